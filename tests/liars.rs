@@ -77,6 +77,7 @@ const CASES: &[Case] = &[
     ),
     worker("wrong-data@3", STAGES, "wrong result", "in step 3"),
     worker("wrong-data@3", REPLICAS, "wrong result", "in step 3"),
+    worker("no-dropout@3", STAGES, "wrong result", "in step 3"),
     worker("stale-weights@2", STAGES, "wrong result", "in step 3"),
     worker("lower-precision", STAGES, "wrong result", "in step 0"),
     worker("lower-precision", REPLICAS, "wrong result", "in step 0"),
@@ -118,7 +119,7 @@ fn job_of(
     rate: &str,
     train: &[&str],
 ) -> Outcome {
-    let job = small_job(pool.dir.path(), shared, STEPS, 11, "");
+    let job = small_job(pool.dir.path(), shared, STEPS, 11, "lora_dropout: 0.1");
     let (workers, checkers) = (workers.to_string(), checkers.to_string());
     let all = ["--audit-rate", rate, "--audit-rate-new", rate];
     let here = ["--min-workers", &workers, "--min-checkers", &checkers];
@@ -224,6 +225,7 @@ fn unaudited_lies_change_the_result() {
     for lie in [
         "skipped-step@3",
         "wrong-data@3",
+        "no-dropout@3",
         "stale-weights@2",
         "lower-precision",
     ] {

@@ -254,7 +254,8 @@ fn a_full_fine_tune_has_one_hash_too() {
     }
 }
 
-/// Examples of unlike lengths, each in a sequence of its own, and packed into shared ones.
+/// Examples of unlike lengths, each in a sequence of its own, and packed into shared ones; with
+/// dropout, noise, smoothed targets and z-loss.
 #[test]
 fn examples_of_unlike_lengths_have_one_hash_packed_or_not() {
     let Some(shared) = shared() else { return };
@@ -278,7 +279,10 @@ fn examples_of_unlike_lengths_have_one_hash_packed_or_not() {
             meanwhile: |pool, train| kill_slot(pool, train, 1, 2),
         },
     ];
-    for packing in ["sample_packing: false", "sample_packing: true"] {
+    let drawn =
+        "lora_dropout: 0.1\nneftune_noise_alpha: 5\nlabel_smoothing_factor: 0.1\nz_loss: 1e-4";
+    for packing in ["false", "true"] {
+        let packing = &format!("sample_packing: {packing}\n{drawn}");
         let make = |dir: &Path| {
             let path = job_file(dir, &shared, 6, packing);
             let rows = (0..60).map(|i| {

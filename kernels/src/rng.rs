@@ -35,15 +35,8 @@ impl Philox {
         let mut block = [low, high, self.stream[0], self.stream[1]];
         let mut key = self.key;
         for _ in 0..ROUNDS {
-            let a = u64::from(MULTIPLIERS[0]) * u64::from(block[0]);
-            let b = u64::from(MULTIPLIERS[1]) * u64::from(block[2]);
-            block = [
-                (b >> 32) as u32 ^ block[1] ^ key[0],
-                b as u32,
-                (a >> 32) as u32 ^ block[3] ^ key[1],
-                a as u32,
-            ];
-            key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+            block = round(block, key);
+            key = next(key);
         }
         block
     }
@@ -54,6 +47,44 @@ impl Philox {
     }
 }
 
+#[inline(always)]
+fn round(block: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    let a = u64::from(MULTIPLIERS[0]) * u64::from(block[0]);
+    let b = u64::from(MULTIPLIERS[1]) * u64::from(block[2]);
+    [
+        (b >> 32) as u32 ^ block[1] ^ key[0],
+        b as u32,
+        (a >> 32) as u32 ^ block[3] ^ key[1],
+        a as u32,
+    ]
+}
+
+#[inline(always)]
+fn next(key: [u32; 2]) -> [u32; 2] {
+    [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])]
+}
+
+/// The words of many counters of one stream, word by word: of `high * 2^32 + low` for each of
+/// `lows`. `[high, stream]` are three words, the low half of the stream first.
+#[inline(always)]
+pub(crate) fn lanes<const N: usize>(
+    seed: u64,
+    [high, low_stream, high_stream]: [u32; 3],
+    lows: [u32; N],
+) -> [[u32; N]; 4] {
+    let mut blocks = [lows, [high; N], [low_stream; N], [high_stream; N]];
+    let mut key = halves(seed);
+    for _ in 0..ROUNDS {
+        for lane in 0..N {
+            let words = round([0, 1, 2, 3].map(|word: usize| blocks[word][lane]), key);
+            (0..4).for_each(|word| blocks[word][lane] = words[word]);
+        }
+        key = next(key);
+    }
+    blocks
+}
+
+#[inline(always)]
 fn halves(value: u64) -> [u32; 2] {
     [value as u32, (value >> 32) as u32]
 }
@@ -61,6 +92,16 @@ fn halves(value: u64) -> [u32; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lanes_have_the_words_of_their_counters() {
+        let words = lanes(7, [3, 5, 6], [0, 1, 99]);
+        let stream = Philox::new(7, 6 << 32 | 5);
+        for (lane, low) in [0, 1, 99].into_iter().enumerate() {
+            let expected = stream.words(3 << 32 | low);
+            assert_eq!([0, 1, 2, 3].map(|word: usize| words[word][lane]), expected);
+        }
+    }
 
     #[test]
     fn words_of_zero_and_of_ones_are_those_of_the_paper() {

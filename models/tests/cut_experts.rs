@@ -105,7 +105,10 @@ fn tokens() -> Vec<u32> {
 /// Loss and gradients of a microbatch through `stages`, by their bits.
 fn trained(stages: &[Stage]) -> (u32, BTreeMap<String, Vec<u32>>) {
     let tokens = tokens();
-    let batch = Batch::whole(LENGTH, tokens);
+    let mut batch = Batch::whole(LENGTH, tokens);
+    // Without an adapter nothing is dropped.
+    batch.regularization.lora_dropout = 0.25;
+    batch.regularization.embedding_noise = 3.0;
     let (mut input, mut tapes) = (StageInput::Tokens, Vec::new());
     let mut hidden = Tensor::zeros(&[0]);
     for stage in stages {

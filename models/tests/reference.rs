@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use concord_kernels::coded::Precision;
-use concord_kernels::ops::{sample::Sampling, tree_sum};
+use concord_kernels::ops::{Lengths, sample::Sampling, tree_sum};
 use concord_kernels::{Device, Tensor};
 use concord_models::decoder::{
-    Batch, Gradients, LoraSpec, Precisions, Stage, StageInput, StageOptions,
+    Batch, Gradients, LoraSpec, Precisions, Regularization, Stage, StageInput, StageOptions,
 };
 use concord_models::generate::Generator;
 use concord_models::peft::Adapter;
@@ -337,4 +337,66 @@ fn merge(folder: &ModelFolder, adapter: &Adapter, scale: f32) -> BTreeMap<String
         }
     }
     merged
+}
+
+/// As `make_regularization.py` has it: settings, loss, gradient norm.
+const REGULARIZED: [(Regularization, [f32; 2]); 7] = [
+    (regularized(0.0, 0.0, 0.0, 0.0), [26.4667, 14.2242]),
+    (regularized(0.1, 0.0, 0.0, 0.0), [26.4936, 14.2485]),
+    (regularized(0.5, 0.0, 0.0, 0.0), [26.4291, 14.1884]),
+    (regularized(0.0, 5.0, 0.0, 0.0), [26.4012, 14.2537]),
+    (regularized(0.0, 0.0, 0.1, 0.0), [25.6457, 13.7348]),
+    (regularized(0.0, 0.0, 0.0, 1e-3), [26.645, 14.3256]),
+    (regularized(0.3, 5.0, 0.2, 0.01), [26.5073, 14.1963]),
+];
+
+const fn regularized(dropout: f32, noise: f32, smoothing: f32, z_loss: f32) -> Regularization {
+    Regularization {
+        lora_dropout: dropout,
+        embedding_noise: noise,
+        label_smoothing: smoothing,
+        z_loss,
+        seed: 9,
+        step: 4,
+    }
+}
+
+/// Dropout, noise, smoothed targets and z-loss against peft and transformers in f64, with the same
+/// random numbers, made by another implementation.
+#[test]
+fn regularized_losses_agree_with_peft() {
+    let Some(shared) = shared() else { return };
+    let folder = ModelFolder::open(&shared.join("models/tinystories-260k")).unwrap();
+    let lora = LoraSpec::uniform(4, 8.0, folder.config().projections());
+    let shapes = Adapter::shapes(folder.config(), &lora).into_iter();
+    let factors = shapes.enumerate().map(|(index, (name, shape))| {
+        let value = |i: usize| ((i * i * 7 + index * 13 + i) % 23) as f32 / 128.0 - 11.0 / 128.0;
+        let values: Vec<f32> = (0..shape[0] * shape[1]).map(value).collect();
+        (name, Tensor::new(&shape, values).unwrap())
+    });
+    let factors: BTreeMap<String, Tensor> = factors.collect();
+    let stage = Stage::load(options(&folder, Some(lora), false), &folder, &factors).unwrap();
+    for (regularization, [loss, norm]) in REGULARIZED {
+        let lengths = Lengths::new(vec![61, 40]);
+        let ids = [61_u32, 40].into_iter();
+        let ids = ids.flat_map(|len| (0..len).map(|i| (i * i * 31 + i * 7) % 61 + 3));
+        let batch = Batch {
+            regularization,
+            ..Batch::new(lengths.clone(), lengths, ids.collect(), &[1; 101])
+        };
+        let mut gradients = Gradients::default();
+        let (hidden, tape) = stage.forward(&batch, StageInput::Tokens).unwrap();
+        let found = stage.loss(&batch, &hidden, &mut gradients).unwrap();
+        stage
+            .backward(&batch, &tape, found.d_hidden, &mut gradients)
+            .unwrap();
+        let squares = gradients.0.values().map(|g| {
+            let values = g.values().unwrap();
+            values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>()
+        });
+        let found = [found.sum / 99.0, squares.sum::<f64>().sqrt() as f32 / 99.0];
+        println!("{regularization:?}: {found:?}, peft {:?}", [loss, norm]);
+        assert!((found[0] - loss).abs() <= 3e-4 * loss, "{regularization:?}");
+        assert!((found[1] - norm).abs() <= 1e-2 * norm, "{regularization:?}");
+    }
 }

@@ -44,8 +44,9 @@ pub use training::{
     ExpertCuts, F32Bits, FrameHeader, GradientPart, HeldOut, InvalidSpec, JobId, JobSpec, Layers,
     Leaf, LeafPhase, LoraUpdates, LossLimit, MicrobatchLoss, ModelPlace, MomentFormat, Optimizer,
     Order, Origin, OtherUpdate, Patience, Plan, Port, PortKind, PrecisionSpec, RateSchedule,
-    Replica, ScheduleKind, Slot, StepRecord, StepWork, TensorNorm, TensorState, TrainedTensor,
-    UpdateOf, UpdateRule, draw, held_out, leaf_root, ledger, microbatch_digest, tree,
+    Regularization, Replica, ScheduleKind, Slot, StepRecord, StepWork, TensorNorm, TensorState,
+    TrainedTensor, UpdateOf, UpdateRule, draw, held_out, leaf_root, ledger, microbatch_digest,
+    tree,
 };
 
 /// Version of the arithmetic contract (NUMERICS.md). It changes when any output bit may change.

@@ -13,14 +13,14 @@
 //! lora_r: 8
 //! lora_alpha: 16
 //! lora_target_linear: true
-//! lora_dropout: 0.05
+//! s2_attention: true
 //! learning_rate: 2e-4
 //! num_epochs: 3
 //! bf16: auto
 //! ";
 //! let job = concord_recipe::resolve(text, &concord_recipe::Request::default()).unwrap();
 //! assert_eq!(job.tool, concord_recipe::Tool::Axolotl);
-//! assert_eq!(job.remedies(), ["lora_dropout=0"]);
+//! assert_eq!(job.remedies(), ["s2_attention=false"]);
 //! assert_eq!(job.idle.len(), 1); // bf16
 //! ```
 
@@ -47,9 +47,6 @@ pub use tables::OWN_KEYS;
 pub use tool::Tool;
 
 use builder::JobBuilder;
-
-/// What is said about dropout.
-pub(crate) const DROPOUT: &str = "dropout is not computed: train without it";
 
 /// Reads another file that a job file names, such as dataset_info.json; or says why it cannot.
 pub type Files<'a> = &'a dyn Fn(&str) -> Result<String, String>;

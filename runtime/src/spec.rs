@@ -6,7 +6,9 @@ use std::sync::Arc;
 use concord_kernels::Device;
 use concord_kernels::coded::Precision;
 use concord_models::config::{Cut, DecoderConfig, Projection, Span, TensorPlace, UpdateShape};
-use concord_models::decoder::{LoraSpec, Precisions, StageOptions, Trainable, TrainableTensor};
+use concord_models::decoder::{
+    LoraSpec, Precisions, Regularization, StageOptions, Trainable, TrainableTensor,
+};
 use concord_models::train::{
     Curve, FromZero, LearningRate, MomentForm, OptimizerSettings, StepRule,
 };
@@ -175,6 +177,19 @@ pub fn stage_options(
         trains_all: spec.adapter == AdapterSpec::Full,
         positions,
     })
+}
+
+/// How the batches of a step are regularised.
+pub fn regularization(spec: &JobSpec, step: u32) -> Regularization {
+    let of_job = &spec.regularization;
+    Regularization {
+        lora_dropout: of_job.lora_dropout.get(),
+        embedding_noise: of_job.embedding_noise.get(),
+        label_smoothing: of_job.label_smoothing.get(),
+        z_loss: of_job.z_loss.get(),
+        seed: of_job.seed,
+        step,
+    }
 }
 
 /// How the moments of a job are kept.

@@ -7,7 +7,8 @@ use concord_proto::client::{ModelProfile, PlanChoice, RunOptions, Submission};
 use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
 use concord_proto::{
     ARITHMETIC_VERSION, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace, MomentFormat,
-    Optimizer, Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor, UpdateRule,
+    Optimizer, Order, PrecisionSpec, RateSchedule, Regularization, ScheduleKind, TrainedTensor,
+    UpdateRule,
 };
 
 pub const LAYERS: u32 = 4;
@@ -95,6 +96,7 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
         },
         loss_limit: None,
         evaluation: None,
+        regularization: Regularization::default(),
     };
     let profile = ModelProfile {
         layer_macs: 1_000_000,

@@ -2,6 +2,7 @@
 
 use super::{CaseInput, CaseSize, OperationCase, Outputs, values};
 use crate::coded::Precision;
+use crate::ops::LossForm;
 use crate::reference::tree::Atoms;
 use crate::{Device, KernelError};
 
@@ -16,7 +17,37 @@ pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
             cross_entropy(device, input, vocab)
         })
     }));
+    for form in FORMS {
+        cases.push(OperationCase::new(
+            format!("loss 6x9001 of {form:?}"),
+            move |device, input| formed(device, input, form),
+        ));
+    }
     cases
+}
+
+/// Smoothed targets, a factor on the squared logarithm of the sum, and both.
+const FORMS: [LossForm; 3] = [
+    LossForm {
+        smoothing: 0.1,
+        z_loss: 0.0,
+    },
+    LossForm {
+        smoothing: 0.0,
+        z_loss: 1e-4,
+    },
+    LossForm {
+        smoothing: 0.3,
+        z_loss: 0.02,
+    },
+];
+
+fn formed(device: &Device, input: &CaseInput, form: LossForm) -> Result<Outputs, KernelError> {
+    let mut p = device.place(input.tensor(28, &[6, 9_001])?)?;
+    let targets = device.targets(&input.targets(29, 6, 9_001))?;
+    let losses = device.formed_loss(&mut p, &targets, form)?;
+    let ones = device.ones_of_targets(&targets, 33)?;
+    values([p, losses, ones])
 }
 
 fn cross_entropy(device: &Device, input: &CaseInput, vocab: usize) -> Result<Outputs, KernelError> {

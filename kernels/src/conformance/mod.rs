@@ -21,6 +21,7 @@ mod lion;
 mod logprobs;
 mod matmul;
 mod pages;
+mod random;
 mod reduce;
 mod rmsnorm;
 mod rope;
@@ -113,6 +114,7 @@ pub fn cases(size: CaseSize) -> Vec<OperationCase> {
         lion::cases(size),
         sgd::cases(size),
         elementwise::cases(),
+        random::cases(),
         reduce::cases(),
         blake3::cases(size),
         sample::cases(size),

@@ -2,10 +2,19 @@
 
 use super::grids::{blocks, over_rows};
 use super::{Cuda, Grid, Kernel, Result, Slice, arguments, embedding};
+use crate::reference::cross_entropy::LossForm;
 
 const ROWS: Kernel = Kernel {
     module: "cross_entropy",
     name: "cross_entropy_rows",
+};
+const FORMED: Kernel = Kernel {
+    module: "cross_entropy",
+    name: "cross_entropy_formed",
+};
+const ONES: Kernel = Kernel {
+    module: "cross_entropy",
+    name: "cross_entropy_ones",
 };
 const TAKE_WEIGHT: Kernel = Kernel {
     module: "cross_entropy",
@@ -27,6 +36,37 @@ pub(crate) fn forward(
         cuda.launch(ROWS, grid, arguments)?;
     }
     Ok(losses)
+}
+
+/// As [`forward`], of the loss that `form` describes.
+pub(crate) fn formed(
+    cuda: &Cuda,
+    logits: &Slice<f32>,
+    vocab: usize,
+    targets: &Slice<u32>,
+    form: LossForm,
+) -> Result<Slice<f32>> {
+    let rows = targets.len();
+    let losses = cuda.alloc(rows)?;
+    if !logits.is_empty() {
+        let grid = Grid::new(blocks(cuda, rows), 512);
+        let (smoothing, z_loss) = (form.smoothing, form.z_loss);
+        let (rows, vocab) = (rows as u32, vocab as u32);
+        let arguments = arguments![logits, targets, &losses, rows, vocab, smoothing, z_loss];
+        cuda.launch(FORMED, grid, arguments)?;
+    }
+    Ok(losses)
+}
+
+/// `[tokens, vocab]` with 1 in the rows that have a target, 0 in others.
+pub(crate) fn ones(cuda: &Cuda, vocab: usize, targets: &Slice<u32>) -> Result<Slice<f32>> {
+    let rows = targets.len();
+    let ones = cuda.alloc(rows * vocab)?;
+    if !ones.is_empty() {
+        let arguments = arguments![&ones, targets, rows as u32, vocab as u32];
+        cuda.launch(ONES, over_rows(rows, vocab, 256), arguments)?;
+    }
+    Ok(ones)
 }
 
 /// From each token's row of dx `[tokens, hidden]` subtracts the decoded row of the head's weight at

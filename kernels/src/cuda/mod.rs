@@ -23,6 +23,7 @@ pub mod matmul;
 mod page_codes;
 pub mod pages;
 pub mod peak;
+pub(crate) mod random;
 pub(crate) mod reduce;
 pub(crate) mod rmsnorm;
 pub(crate) mod rope;

@@ -2,6 +2,7 @@
 
 use super::matmul::tensor;
 use crate::coded::Precision;
+use crate::reference::cross_entropy::LossForm;
 use crate::{Device, Ids, KernelError, NO_ID, Tensor, WeightRef, cpu, cuda, reference};
 
 impl Device {
@@ -26,6 +27,54 @@ impl Device {
             _ => reference::cross_entropy::forward(logits, vocab, &targets),
         };
         tensor(&[rows], losses)
+    }
+
+    /// As [`Self::cross_entropy`], of the loss that `form` describes: with `lse = ln(sum(e^logit))`,
+    /// `(1 - smoothing) (lse - logit[target]) + smoothing (lse - mean(logit)) + z_loss lse^2`.
+    /// Logits become `p (1 + 2 z_loss lse)`: their gradient, but for
+    /// `(1 - smoothing) onehot + smoothing / vocab`, which is left to subtract.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn formed_loss(
+        &self,
+        logits: &mut Tensor,
+        targets: &Ids,
+        form: LossForm,
+    ) -> Result<Tensor, KernelError> {
+        let (rows, vocab) = logits.rows_cols();
+        assert_eq!(rows, targets.len(), "formed_loss: rows");
+        if form.is_plain() {
+            return self.cross_entropy(logits, targets);
+        }
+        if let Self::Cuda(gpu) = self {
+            let targets = targets.on(gpu)?;
+            let logits = logits.unique_on(gpu)?;
+            let losses = cuda::cross_entropy::formed(gpu, logits, vocab, &targets, form)?;
+            return tensor(&[rows], losses);
+        }
+        let targets = host_targets(targets)?;
+        let logits = logits.values_mut()?;
+        let losses = match self {
+            Self::Cpu(cpu) => cpu::cross_entropy::formed(cpu, logits, vocab, &targets, form),
+            _ => reference::cross_entropy::formed(logits, vocab, &targets, form),
+        };
+        tensor(&[rows], losses)
+    }
+
+    /// `[m, vocab]` with 1 in each row that has a target, 0 in others: what the spread part of a
+    /// smoothed target is, times `vocab`.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn ones_of_targets(&self, targets: &Ids, vocab: usize) -> Result<Tensor, KernelError> {
+        let shape = [targets.len(), vocab];
+        if let Self::Cuda(gpu) = self {
+            let ones = cuda::cross_entropy::ones(gpu, vocab, &targets.on(gpu)?)?;
+            return tensor(&shape, ones);
+        }
+        let targets = host_targets(targets)?;
+        tensor(&shape, reference::cross_entropy::ones(vocab, &targets))
     }
 
     /// Gradient of the head's input: `P W - share * W[target]`. The one-hot part is subtracted

@@ -20,6 +20,7 @@ mod logprobs;
 mod matmul;
 mod pages;
 mod place;
+mod random;
 mod reduce;
 mod rmsnorm;
 mod rope;
@@ -34,9 +35,11 @@ pub use crate::reference::attention::{
     AttentionCodes, AttentionGradients, AttentionOut, AttentionShape, CodedKv,
 };
 pub use crate::reference::columns::Columns;
+pub use crate::reference::cross_entropy::LossForm;
 pub use crate::reference::lengths::{LengthGroup, Lengths};
 pub use crate::reference::lion::LionStep;
 pub use crate::reference::pages::{PAGE_TOKENS, PagedRun};
+pub use crate::reference::random::Dropout;
 pub use crate::reference::sgd::SgdStep;
 pub use crate::reference::tree::{Atoms, tree_sum};
 pub use experts::ExpertRows;
@@ -44,4 +47,5 @@ pub use keys::KeyValues;
 pub use logprobs::Logprobs;
 pub use pages::KvPages;
 pub use place::MemoryScope;
+pub use random::RandomRows;
 pub use route::{RouterKind, Routes, Routing};

@@ -17,6 +17,7 @@ pub mod lion;
 pub mod logprobs;
 pub mod matmul;
 pub mod pages;
+pub mod random;
 pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;

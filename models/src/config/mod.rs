@@ -204,6 +204,15 @@ impl DecoderConfig {
         self.family.parts()
     }
 
+    /// The factor on the embedding that noise on it gets as well: in Gemma the factor is part of the
+    /// embedding, whose output gets the noise.
+    pub(crate) fn noise_multiplier(&self) -> f64 {
+        match self.family {
+            Family::Gemma | Family::Gemma2 | Family::Gemma3 => 1.0,
+            _ => self.embedding_multiplier.map_or(1.0, f64::from),
+        }
+    }
+
     /// Width of all key (or value) heads together: `kv_heads * head_dim`.
     pub fn kv_dim(&self) -> usize {
         self.kv_heads * self.head_dim

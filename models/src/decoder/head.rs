@@ -1,7 +1,7 @@
 //! The end of the model: final norm, logits, loss and their gradients.
 
 use concord_kernels::coded::{Coded, Precision};
-use concord_kernels::ops::{Atoms, tree_sum};
+use concord_kernels::ops::{Atoms, LossForm, tree_sum};
 use concord_kernels::{Device, Ids, KernelError, Tensor, Weight};
 
 use super::gradients::TensorUse;
@@ -69,24 +69,60 @@ impl OutputHead {
         }
     }
 
-    /// From logits `[m, v]`: their gradient without the one-hot part `[m, v]`, the losses `[m]`,
-    /// and, where logits are capped, the factor of each token's one-hot part `[m]`.
-    fn probabilities(
+    /// The loss of the logits `[m, v]`.
+    fn logit_loss(
         &self,
         device: &Device,
         mut logits: Tensor,
         targets: &Ids,
-    ) -> Result<(Tensor, Tensor, Option<Tensor>), KernelError> {
+        form: LossForm,
+    ) -> Result<LogitLoss, KernelError> {
+        let is_smooth = form.smoothing > 0.0;
+        let (count, vocab) = logits.rows_cols();
+        let own = 1.0 - form.smoothing;
+        let spread = match is_smooth {
+            true => Some(device.ones_of_targets(targets, vocab)?),
+            false => None,
+        };
         let Some(cap) = self.soft_cap else {
-            let losses = device.cross_entropy(&mut logits, targets)?;
-            return Ok((logits, losses, None));
+            let losses = device.formed_loss(&mut logits, targets, form)?;
+            let shares = match is_smooth {
+                true => Some(device.place(Tensor::new(&[count], vec![own; count])?)?),
+                false => None,
+            };
+            return Ok(LogitLoss {
+                gradient: logits,
+                losses,
+                shares,
+                spread,
+            });
         };
         let capped = device.soft_cap(&logits, cap)?;
-        let shares = device.soft_cap_targets(&capped, targets, cap)?;
+        let mut shares = device.soft_cap_targets(&capped, targets, cap)?;
+        if is_smooth {
+            shares = device.scaled(&shares, own)?;
+        }
         let mut p = capped.clone();
-        let losses = device.cross_entropy(&mut p, targets)?;
-        let p = device.soft_cap_backward(&p, &capped, cap)?;
-        Ok((p, losses, Some(shares)))
+        let losses = device.formed_loss(&mut p, targets, form)?;
+        let spread = spread.map(|ones| device.soft_cap_backward(&ones, &capped, cap));
+        Ok(LogitLoss {
+            gradient: device.soft_cap_backward(&p, &capped, cap)?,
+            losses,
+            shares: Some(shares),
+            spread: spread.transpose()?,
+        })
+    }
+
+    /// Gradients of the head of one atom, from that of its logits and their input.
+    fn sums(&self, run: &Backward<'_>, p: &Tensor, input: &Coded) -> Result<HeadSums, KernelError> {
+        let alone = Atoms::new(1, input.rows);
+        Ok(HeadSums {
+            dw: run.device.matmul_dw(p, input, &alone, run.precision)?,
+            db: match &self.bias {
+                Some(_) => Some(run.device.bias_gradient(p, &alone)?),
+                None => None,
+            },
+        })
     }
 
     /// Loss and gradients, one atom of tokens at a time, so that only one atom's logits are in
@@ -96,23 +132,30 @@ impl OutputHead {
         run: &mut Backward<'_>,
         hidden: &Tensor,
         targets: &Ids,
+        form: LossForm,
     ) -> Result<HeadLoss, KernelError> {
         let (device, atoms, precision) = (run.device, run.atoms, run.precision);
+        let of_spread = -(form.smoothing / self.weight.rows as f32);
         let (normed, norm_tape) = self.normed(device, hidden)?;
         let coded = device.code(&normed, self.weight.cols, precision)?;
         let mut losses = device.zeros(&[atoms.tokens(), 1])?;
-        let mut shares = match self.soft_cap {
-            Some(_) => Some(device.zeros(&[atoms.tokens(), 1])?),
-            None => None,
+        let mut shares = match self.soft_cap.is_some() || form.smoothing > 0.0 {
+            true => Some(device.zeros(&[atoms.tokens(), 1])?),
+            false => None,
         };
         let mut d_normed = device.zeros(normed.shape())?;
         let mut atom = |index: usize| -> MaybeSum {
             let (start, count) = atoms.range(index);
             let (input, targets) = (coded.part(start, count), targets.part(start, count));
             let logits = self.product(device, &input)?;
-            let (p, some, share) = self.probabilities(device, logits, &targets)?;
-            device.put_rows(&mut losses, start, &some.reshaped(&[count, 1])?)?;
-            let dx = device.head_dx(&p, &targets, &self.weight, precision, share.as_ref())?;
+            let of_logits = self.logit_loss(device, logits, &targets, form)?;
+            device.put_rows(&mut losses, start, &of_logits.losses.reshaped(&[count, 1])?)?;
+            let (p, spread, share) = (of_logits.gradient, of_logits.spread, of_logits.shares);
+            let mut dx = device.head_dx(&p, &targets, &self.weight, precision, share.as_ref())?;
+            if let Some(spread) = &spread {
+                let update = device.matmul_dx(spread, &self.weight, precision)?;
+                device.scaled_add_assign(&mut dx, of_spread, &update)?;
+            }
             if let (Some(shares), Some(share)) = (&mut shares, share) {
                 device.put_rows(shares, start, &share.reshaped(&[count, 1])?)?;
             }
@@ -120,14 +163,12 @@ impl OutputHead {
             if !self.trains {
                 return Ok(None);
             }
-            let alone = Atoms::new(1, count);
-            Ok(Some(HeadSums {
-                dw: device.matmul_dw(&p, &input, &alone, precision)?,
-                db: match &self.bias {
-                    Some(_) => Some(device.bias_gradient(&p, &alone)?),
-                    None => None,
-                },
-            }))
+            let mut sums = self.sums(run, &p, &input)?;
+            if let Some(spread) = &spread {
+                let others = self.sums(run, spread, &input)?;
+                sums.add_scaled(device, of_spread, &others)?;
+            }
+            Ok(Some(sums))
         };
         let sums = tree_sum(atoms.count(), &mut atom, &mut |a, b| add(device, a, b))?;
         if let Some(HeadSums { mut dw, db }) = sums {
@@ -155,6 +196,20 @@ impl OutputHead {
     }
 }
 
+/// The loss of some tokens, and the parts of its gradient: `gradient - share onehot - smoothing / v
+/// spread`.
+struct LogitLoss {
+    /// `[m, v]`.
+    gradient: Tensor,
+    /// `[m]`.
+    losses: Tensor,
+    /// The factor of each token's one-hot part `[m]`; 1 where there are none.
+    shares: Option<Tensor>,
+    /// What is the same for all words of the vocabulary, `[m, v]`, where targets are smoothed: 1,
+    /// or the slope of the cap; 0 for tokens without a target.
+    spread: Option<Tensor>,
+}
+
 impl OutputHead {
     /// The sum of the losses that [`Self::loss`] gives, without gradients.
     pub(super) fn loss_alone(
@@ -163,6 +218,7 @@ impl OutputHead {
         precision: Precision,
         hidden: &Tensor,
         targets: &Ids,
+        form: LossForm,
     ) -> Result<f32, KernelError> {
         let (normed, _) = self.normed(device, hidden)?;
         let coded = device.code(&normed, self.weight.cols, precision)?;
@@ -175,7 +231,7 @@ impl OutputHead {
                 Some(cap) => device.soft_cap(&logits, cap)?,
                 None => logits,
             };
-            let some = device.cross_entropy(&mut logits, &targets)?;
+            let some = device.formed_loss(&mut logits, &targets, form)?;
             device.put_rows(&mut losses, start, &some.reshaped(&[count, 1])?)?;
         }
         device.loss_sum(&losses, atoms)
@@ -186,6 +242,20 @@ impl OutputHead {
 struct HeadSums {
     dw: Tensor,
     db: Option<Tensor>,
+}
+
+impl HeadSums {
+    fn add_scaled(
+        &mut self,
+        device: &Device,
+        factor: f32,
+        others: &Self,
+    ) -> Result<(), KernelError> {
+        if let (Some(own), Some(other)) = (&mut self.db, &others.db) {
+            device.scaled_add_assign(own, factor, other)?;
+        }
+        device.scaled_add_assign(&mut self.dw, factor, &others.dw)
+    }
 }
 
 /// A sum of gradients: `None` where the head is not trained, an error where a GPU failed.

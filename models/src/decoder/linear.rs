@@ -8,6 +8,7 @@ use concord_kernels::ops::{Atoms, tree_sum};
 use concord_kernels::{Device, KernelError, Tensor, Weight};
 
 use super::gradients::{Gradients, TensorUse};
+use super::random::Drops;
 
 /// A low-rank update: the codes of its two factors.
 #[derive(Clone, Debug)]
@@ -17,6 +18,12 @@ pub(super) struct Lora {
     pub(super) scale: f32,
     pub(super) name_a: String,
     pub(super) name_b: String,
+}
+
+impl Lora {
+    fn scale_with(&self, drops: Option<Drops<'_>>) -> f32 {
+        drops.map_or(self.scale, |drops| drops.scale(self.scale))
+    }
 }
 
 /// A projection of a stage.
@@ -44,6 +51,8 @@ pub(super) struct Backward<'a> {
     /// The rows of each sequence, where only some of its tokens have one, as in an expert.
     pub(super) rows: Option<&'a [Range<usize>]>,
     pub(super) precision: Precision,
+    /// What low-rank updates drop of their inputs.
+    pub(super) drops: Option<Drops<'a>>,
     pub(super) gradients: &'a mut Gradients,
 }
 
@@ -111,6 +120,7 @@ impl Linear {
         device: &Device,
         x: &Coded,
         precision: Precision,
+        drops: Option<Drops<'_>>,
     ) -> Result<(Tensor, LinearTape), KernelError> {
         let mut y = device.matmul(x, &self.weight)?;
         if let Some(bias) = &self.bias {
@@ -119,10 +129,13 @@ impl Linear {
         let Some(lora) = &self.lora else {
             return Ok((y, LinearTape::default()));
         };
-        let low = device.matmul(x, &lora.a)?;
+        let low = match drops {
+            Some(drops) => device.matmul(&drops.codes(device, x, &lora.name_a)?, &lora.a)?,
+            None => device.matmul(x, &lora.a)?,
+        };
         let low = device.code(&low, lora.a.rows, precision)?;
         let update = device.matmul(&low, &lora.b)?;
-        device.scaled_add_assign(&mut y, lora.scale, &update)?;
+        device.scaled_add_assign(&mut y, lora.scale_with(drops), &update)?;
         Ok((y, LinearTape { low: Some(low) }))
     }
 
@@ -138,7 +151,10 @@ impl Linear {
         let (device, precision) = (run.device, run.precision);
         let mut dx = device.matmul_dx(dy, &self.weight, precision)?;
         if let (Some(lora), Some(d_low)) = (&self.lora, d_low) {
-            let update = device.matmul_dx(&d_low, &lora.a, precision)?;
+            let mut update = device.matmul_dx(&d_low, &lora.a, precision)?;
+            if let Some(drops) = run.drops {
+                drops.assign(device, &mut update, &lora.name_a)?;
+            }
             device.add_assign(&mut dx, &update)?;
         }
         Ok(dx)
@@ -165,10 +181,13 @@ impl Linear {
         let (Some(lora), Some(low)) = (&self.lora, &tape.low) else {
             return Ok(None);
         };
-        let scaled = device.scaled(dy, lora.scale)?;
+        let scaled = device.scaled(dy, lora.scale_with(run.drops))?;
         let db = run.weight_gradient(&scaled, low)?;
         let d_low = device.matmul_dx(&scaled, &lora.b, precision)?;
-        let da = run.weight_gradient(&d_low, x)?;
+        let da = match run.drops {
+            Some(drops) => run.weight_gradient(&d_low, &drops.codes(device, x, &lora.name_a)?)?,
+            None => run.weight_gradient(&d_low, x)?,
+        };
         run.gradients.insert(&lora.name_b, TensorUse::Own, db);
         run.gradients.insert(&lora.name_a, TensorUse::Own, da);
         Ok(Some(d_low))

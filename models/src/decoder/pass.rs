@@ -11,6 +11,7 @@ use concord_kernels::{Device, Ids, KernelError, Tensor};
 
 use super::cache::KvCache;
 use super::linear::{Linear, LinearTape};
+use super::random::Drops;
 
 /// What all layers of a stage share in one pass.
 #[derive(Clone, Copy)]
@@ -23,6 +24,8 @@ pub(super) struct PassContext<'a> {
     pub(super) precision: Precision,
     /// Bits of the codes of keys and values.
     pub(super) key_values: Precision,
+    /// What low-rank updates drop of their inputs, in training.
+    pub(super) drops: Option<Drops<'a>>,
     /// Whether it was computed before: then nothing is counted.
     pub(super) is_again: bool,
 }
@@ -64,9 +67,15 @@ impl Attended {
     }
 }
 
-/// The rows of the `count` tokens from `first` on, given `(first, count)`, where only some tokens
-/// have a row.
+/// The rows of the `count` tokens from `first` on, given `(first, count)`.
 pub(super) type PlaceOfTokens<'a> = dyn Fn(usize, usize) -> Range<usize> + 'a;
+
+/// Where only some tokens have a row.
+pub(super) struct SomeRows<'a> {
+    pub(super) place: &'a PlaceOfTokens<'a>,
+    /// The token of each row.
+    pub(super) tokens: &'a Ids,
+}
 
 /// How the layers of one pass multiply and attend.
 pub(super) trait LayerPass {
@@ -75,12 +84,12 @@ pub(super) trait LayerPass {
     /// y `[m, out]` from the codes of x `[m, in]`.
     fn linear(&self, linear: &Linear, x: &Coded) -> Result<(Tensor, LinearTape), KernelError>;
 
-    /// As [`Self::linear`], for x `[n, in]` of some of the tokens; `place` maps tokens to rows.
+    /// As [`Self::linear`], for x `[n, in]` of some of the tokens.
     fn linear_of_rows(
         &self,
         linear: &Linear,
         x: &Coded,
-        _place: &PlaceOfTokens<'_>,
+        _rows: &SomeRows<'_>,
     ) -> Result<(Tensor, LinearTape), KernelError> {
         self.linear(linear, x)
     }
@@ -107,7 +116,19 @@ impl LayerPass for MicrobatchPass<'_> {
     }
 
     fn linear(&self, linear: &Linear, x: &Coded) -> Result<(Tensor, LinearTape), KernelError> {
-        linear.forward(self.context.device, x, self.context.precision)
+        let context = &self.context;
+        linear.forward(context.device, x, context.precision, context.drops)
+    }
+
+    fn linear_of_rows(
+        &self,
+        linear: &Linear,
+        x: &Coded,
+        rows: &SomeRows<'_>,
+    ) -> Result<(Tensor, LinearTape), KernelError> {
+        let context = &self.context;
+        let drops = context.drops.map(|drops| drops.of_rows(rows.tokens));
+        linear.forward(context.device, x, context.precision, drops)
     }
 
     fn attend(
@@ -145,7 +166,7 @@ impl LayerPass for CachePass<'_> {
     }
 
     fn linear(&self, linear: &Linear, x: &Coded) -> Result<(Tensor, LinearTape), KernelError> {
-        linear.forward(self.context.device, x, self.context.precision)
+        linear.forward(self.context.device, x, self.context.precision, None)
     }
 
     fn attend(

@@ -20,6 +20,7 @@ use super::head::{HeadLoss, OutputHead};
 use super::layer_rest::LayerRest;
 use super::linear::Backward;
 use super::pass::{CachePass, MicrobatchPass, PassContext};
+use super::random::{BatchRandom, Drops, Regularization};
 use super::targets::next_tokens;
 use super::values::Values;
 use crate::config::{DecoderConfig, LoraSpec, Span};
@@ -69,7 +70,7 @@ pub struct Stage {
 }
 
 /// The tokens of a microbatch: sequences one after another, each of one or more documents.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// Tokens of each sequence: gradients are summed over one after another.
     pub sequences: Lengths,
@@ -79,6 +80,8 @@ pub struct Batch {
     pub tokens: Vec<u32>,
     /// The token that each position predicts; `None` where the loss does not count it.
     pub targets: Vec<Option<u32>>,
+    /// Dropout, noise and terms of the loss: none, unless a step of training sets them.
+    pub regularization: Regularization,
 }
 
 impl Batch {
@@ -90,6 +93,7 @@ impl Batch {
             sequences,
             documents,
             tokens,
+            regularization: Regularization::default(),
         }
     }
 
@@ -127,6 +131,7 @@ pub struct StageTape {
     rest: Option<BankTape>,
     layers: Vec<LayerTape>,
     positions: Ids,
+    random: Option<BatchRandom>,
     /// Only on the first stage.
     tokens: Option<Ids>,
 }
@@ -225,9 +230,16 @@ impl Stage {
         let device = &self.options.device;
         let _activations = device.account(MemoryPurpose::Activations);
         let positions = device.ids(&batch.documents.positions())?;
+        let random = BatchRandom::of(device, batch)?;
         let (mut x, tokens) = self.enter(&batch.tokens, input)?;
+        if let (Some(random), true) = (&random, self.is_first()) {
+            random.add_noise(device, &self.options.config, batch, &mut x)?;
+        }
         let mut pass = MicrobatchPass {
-            context: self.context(&positions),
+            context: PassContext {
+                drops: random.as_ref().and_then(BatchRandom::drops),
+                ..self.context(&positions)
+            },
             documents: &batch.documents,
         };
         let mut rest = None;
@@ -250,6 +262,7 @@ impl Stage {
             rest,
             layers,
             positions,
+            random,
             tokens,
         };
         Ok((x, tape))
@@ -324,6 +337,7 @@ impl Stage {
             positions,
             precision: self.options.precisions.activations,
             key_values: self.options.precisions.key_values,
+            drops: None,
             is_again: false,
         }
     }
@@ -364,7 +378,9 @@ impl Stage {
         let _gradients = device.account(MemoryPurpose::Gradients);
         let targets = device.targets(&batch.targets)?;
         let atoms = Atoms::of(batch.sequences.clone());
-        let mut loss = head.loss(&mut self.run(&atoms, gradients), hidden, &targets)?;
+        let form = batch.regularization.loss();
+        let mut run = self.run(&atoms, None, gradients);
+        let mut loss = head.loss(&mut run, hidden, &targets, form)?;
         Tensor::new(&[1], vec![loss.sum])?.check_finite("loss")?;
         device.canonicalise(&mut [("gradient of the loss", &mut loss.d_hidden)])?;
         Ok(loss)
@@ -383,18 +399,25 @@ impl Stage {
         let targets = device.targets(&batch.targets)?;
         let atoms = Atoms::of(batch.sequences.clone());
         let precision = self.options.precisions.activations;
-        let sum = head.loss_alone((device, &atoms), precision, hidden, &targets)?;
+        let form = batch.regularization.loss();
+        let sum = head.loss_alone((device, &atoms), precision, hidden, &targets, form)?;
         Tensor::new(&[1], vec![sum])?.check_finite("loss")?;
         Ok(sum)
     }
 
-    fn run<'a>(&'a self, atoms: &'a Atoms, gradients: &'a mut Gradients) -> Backward<'a> {
+    fn run<'a>(
+        &'a self,
+        atoms: &'a Atoms,
+        drops: Option<Drops<'a>>,
+        gradients: &'a mut Gradients,
+    ) -> Backward<'a> {
         let precision = self.options.precisions.activations;
         Backward {
             device: &self.options.device,
             atoms,
             rows: None,
             precision,
+            drops,
             gradients,
         }
     }
@@ -416,8 +439,10 @@ impl Stage {
         let device = &self.options.device;
         let _gradients = device.account(MemoryPurpose::Gradients);
         let atoms = Atoms::of(batch.sequences.clone());
+        let drops = tape.random.as_ref().and_then(BatchRandom::drops);
         let mut pass = MicrobatchPass {
             context: PassContext {
+                drops,
                 is_again: true,
                 ..self.context(&tape.positions)
             },
@@ -437,13 +462,14 @@ impl Stage {
                     &again
                 }
             };
-            let mut run = self.run(&atoms, gradients);
+            let mut run = self.run(&atoms, drops, gradients);
             dy = block.backward(&pass.context, &mut run, tape, &d_block, wants_dx)?;
         }
         if let (Some(rest), Some(of_rest)) = (&self.rest, &tape.rest)
             && let Some(d_rest) = dy.take()
         {
-            dy = Some(rest.backward(&mut self.run(&atoms, gradients), of_rest, d_rest)?);
+            let mut run = self.run(&atoms, drops, gradients);
+            dy = Some(rest.backward(&mut run, of_rest, d_rest)?);
         }
         if let (Some(d_embedded), Some(table), Some(tokens)) = (&dy, &self.embed, &tape.tokens) {
             let vocab = table.vocab();

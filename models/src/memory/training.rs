@@ -34,6 +34,10 @@ pub struct TrainingRun {
     pub recompute: bool,
     /// How AdamW's moments are kept.
     pub moments: MomentForm,
+    /// Whether inputs of an adapter are dropped.
+    pub drops: bool,
+    /// Whether targets are smoothed.
+    pub smooths: bool,
 }
 
 impl TrainingRun {
@@ -46,6 +50,8 @@ impl TrainingRun {
             microbatches: 1,
             recompute: false,
             moments: MomentForm::F32,
+            drops: false,
+            smooths: false,
         }
     }
 }
@@ -194,7 +200,7 @@ impl TrainingBytes {
             cut: experts.map_or(0, |_| tokens * cut_bytes(config)),
             openings: OPEN_STEPS * u64::from(run.microbatches) * boundary,
             workspace: PROCESS_BYTES
-                + tokens * (pass(config) + 4 * config.head_dim as u64)
+                + tokens * (pass(config, run.drops) + 4 * config.head_dim as u64)
                 + if run.recompute { tape } else { 0 },
             logits: logits(config, run),
             recompute: run.recompute,
@@ -308,18 +314,20 @@ fn tape(config: &DecoderConfig, trainable: &Trainable) -> u64 {
 }
 
 /// Bytes of temporary values for each token in the backward pass of a layer: gradients between its
-/// parts as f32, and as codes for the products.
-fn pass(config: &DecoderConfig) -> u64 {
+/// parts as f32, and as codes for the products; the codes of an input without what is dropped.
+fn pass(config: &DecoderConfig, drops: bool) -> u64 {
     let [hidden, wide, q, kv] = widths(config);
-    14 * wide + 16 * hidden + 8 * (q + 2 * kv)
+    let dropped = if drops { 2 * wide.max(hidden) } else { 0 };
+    dropped + 14 * wide + 16 * hidden + 8 * (q + 2 * kv)
 }
 
-/// Bytes of the loss: the logits of an atom of tokens as f32 and codes, the hidden states, and,
-/// where the head is trained, its gradients on each level of the tree over atoms.
+/// Bytes of the loss: the logits of an atom of tokens as f32 and codes, and as much for what a
+/// smoothed target spreads; the hidden states, and, where the head is trained, its gradients on each
+/// level of the tree over atoms.
 fn logits(config: &DecoderConfig, run: &TrainingRun) -> u64 {
     let sequence = u64::from(run.sequence_len);
     let tokens = sequence.min(Atoms::TOKENS as u64);
-    let logits = 6 * tokens * config.vocab as u64;
+    let logits = if run.smooths { 12 } else { 6 } * tokens * config.vocab as u64;
     let hidden = 12 * u64::from(run.micro_batch_size) * sequence * config.hidden as u64;
     let atoms = u64::from(run.micro_batch_size) * sequence.div_ceil(Atoms::TOKENS as u64);
     let gradients = match run.trainable {

@@ -12,6 +12,9 @@ use crate::crypto::{Digest, Domain};
 use crate::limits::{MICROBATCHES_MAX, STEPS_MAX};
 use crate::training::{EvaluationSpec, LossLimit};
 
+/// The least dropout, half of the steps in which it is drawn.
+const DROPOUT_MIN: f32 = 1.0 / 131_072.0;
+
 /// The digest of a job spec.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
 pub struct JobId(pub Digest);
@@ -71,6 +74,53 @@ pub struct JobSpec {
     pub loss_limit: Option<LossLimit>,
     /// What is held out, and when the loss on it is taken.
     pub evaluation: Option<EvaluationSpec>,
+    /// Dropout, noise, and terms of the loss.
+    pub regularization: Regularization,
+}
+
+/// What makes a step of training differ from the plain loss of the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Regularization {
+    /// The share of the inputs of low-rank updates that is dropped, 0 or more and below 1.
+    pub lora_dropout: F32Bits,
+    /// The alpha of noise on embeddings (NEFTune), 0 or more.
+    pub embedding_noise: F32Bits,
+    /// The share of each target that is spread over the vocabulary, 0 or more and below 1.
+    pub label_smoothing: F32Bits,
+    /// The factor on the squared log-sum-exp of the logits, 0 or more.
+    pub z_loss: F32Bits,
+    /// What dropout and noise are drawn from; 0 where nothing is drawn.
+    pub seed: u64,
+}
+
+impl Regularization {
+    /// Whether random numbers are drawn.
+    pub fn draws(&self) -> bool {
+        self.lora_dropout.get() != 0.0 || self.embedding_noise.get() != 0.0
+    }
+
+    /// Why it cannot be computed.
+    fn check(&self, adapter: &AdapterSpec) -> Result<(), &'static str> {
+        let shares = [self.lora_dropout, self.label_smoothing];
+        let factors = [self.embedding_noise, self.z_loss];
+        let is_factor = |v: &F32Bits| v.get().is_finite() && v.get() >= 0.0;
+        if !shares.iter().all(|v| (0.0..1.0).contains(&v.get())) {
+            return Err("dropout and label smoothing must be shares below 1");
+        }
+        if self.lora_dropout.get() != 0.0 && self.lora_dropout.get() < DROPOUT_MIN {
+            return Err("a dropout that is rounded to none");
+        }
+        if !factors.iter().all(is_factor) {
+            return Err("noise and z-loss must be finite and not negative");
+        }
+        if self.lora_dropout.get() != 0.0 && *adapter == AdapterSpec::Full {
+            return Err("dropout of an adapter that it lacks");
+        }
+        if !self.draws() && self.seed != 0 {
+            return Err("a seed from which nothing is drawn");
+        }
+        Ok(())
+    }
 }
 
 /// What is trained.
@@ -249,6 +299,8 @@ impl JobSpec {
         )?;
         self.loss_limit.map_or(Ok(()), |limit| limit.validate())?;
         let evaluation = self.evaluation;
-        evaluation.map_or(Ok(()), |evaluation| evaluation.validate(self.steps))
+        evaluation.map_or(Ok(()), |evaluation| evaluation.validate(self.steps))?;
+        let regularization = self.regularization.check(&self.adapter);
+        regularization.map_err(|why| InvalidSpec(why.to_string()))
     }
 }

@@ -26,7 +26,7 @@ pub use f32_bits::F32Bits;
 pub use frame::FrameHeader;
 pub use job::{
     AdapterSpec, CurveFromZero, InvalidSpec, JobId, JobSpec, ModelPlace, Order, PrecisionSpec,
-    RateSchedule, ScheduleKind, TrainedTensor,
+    RateSchedule, Regularization, ScheduleKind, TrainedTensor,
 };
 pub use layers::{Edge, Layers};
 pub use lora::{LoraUpdates, OtherUpdate, UpdateOf};

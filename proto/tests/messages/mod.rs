@@ -308,6 +308,13 @@ impl Source {
                 updates: self.u32(),
             }),
             evaluation: self.flag().then(|| self.evaluation()),
+            regularization: Regularization {
+                lora_dropout: self.bits(),
+                embedding_noise: self.bits(),
+                label_smoothing: self.bits(),
+                z_loss: self.bits(),
+                seed: self.u64(),
+            },
         }
     }
 

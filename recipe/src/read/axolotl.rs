@@ -8,9 +8,10 @@ use crate::length::{Length, Saves, StepsRule, Warmup};
 use crate::resolved::{Rules, TokenRole};
 
 /// Keys of LoRA.
-const LORA: [&str; 10] = [
+const LORA: [&str; 11] = [
     "lora_r",
     "lora_alpha",
+    "lora_dropout",
     "lora_target_modules",
     "lora_target_linear",
     "peft_use_rslora",
@@ -146,6 +147,7 @@ fn lora(b: &mut JobBuilder) {
         common::alpha(b, "lora_alpha", "peft_use_rslora", None);
     }
     common::shape(b, &SHAPE);
+    b.copy("lora_dropout", "lora_dropout");
     let linear = b.flag("lora_target_linear") == Some(true);
     let has_targets = b
         .names("lora_target_modules")

@@ -6,9 +6,10 @@ use crate::Files;
 use crate::builder::JobBuilder;
 
 /// Keys of LoRA.
-const LORA: [&str; 5] = [
+const LORA: [&str; 6] = [
     "lora_rank",
     "lora_alpha",
+    "lora_dropout",
     "lora_target",
     "use_rslora",
     "adapter_name_or_path",
@@ -94,5 +95,6 @@ fn lora(b: &mut JobBuilder) {
     if !continues || b.has("lora_alpha") {
         common::alpha(b, "lora_alpha", "use_rslora", Some(2.0 * rank));
     }
+    b.copy("lora_dropout", "lora_dropout");
     common::targets(b, "lora_target", None);
 }

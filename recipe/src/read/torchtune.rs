@@ -9,11 +9,12 @@ use crate::length::{Length, Saves, StepsRule, Warmup};
 use crate::resolved::Rules;
 
 /// Keys of LoRA.
-const LORA: [&str; 4] = [
+const LORA: [&str; 5] = [
     "model.lora_attn_modules",
     "model.apply_lora_to_mlp",
     "model.lora_rank",
     "model.lora_alpha",
+    "model.lora_dropout",
 ];
 
 /// Where optimizers come from.
@@ -93,6 +94,7 @@ fn adapter(b: &mut JobBuilder) -> bool {
 fn lora(b: &mut JobBuilder) {
     b.copy_or("model.lora_rank", "lora_r", 8);
     b.copy_or("model.lora_alpha", "lora_alpha", 16);
+    b.copy("model.lora_dropout", "lora_dropout");
     let key = "model.lora_attn_modules";
     let Some(mut names) = b.names(key) else {
         return b.missing(key, "name projections");

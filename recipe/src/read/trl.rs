@@ -57,12 +57,5 @@ fn lora(b: &mut JobBuilder) {
     b.copy_or("lora_r", "lora_r", 16);
     common::alpha(b, "lora_alpha", "use_rslora", Some(32.0));
     common::targets(b, "lora_target_modules", Some(&["q_proj", "v_proj"]));
-    match b.number("lora_dropout") {
-        Some(0.0) => b.idle("lora_dropout", "with this value it changes nothing"),
-        Some(_) => b.refuse("lora_dropout", crate::DROPOUT, Some("0")),
-        None => {
-            let what = "is absent, which is 0.05 to TRL";
-            b.problem("lora_dropout", what, crate::DROPOUT, Some("0"));
-        }
-    }
+    b.copy_or("lora_dropout", "lora_dropout", 0.05);
 }

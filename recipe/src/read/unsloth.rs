@@ -9,9 +9,10 @@ use crate::length::Saves;
 use crate::resolved::Rules;
 
 /// Keys of LoRA.
-const LORA: [&str; 4] = [
+const LORA: [&str; 5] = [
     "lora.lora_r",
     "lora.lora_alpha",
+    "lora.lora_dropout",
     "lora.target_modules",
     "lora.use_rslora",
 ];
@@ -99,6 +100,7 @@ fn adapter(b: &mut JobBuilder) -> bool {
         false => {
             b.copy_or("lora.lora_r", "lora_r", 16);
             common::alpha(b, "lora.lora_alpha", "lora.use_rslora", Some(16.0));
+            b.copy("lora.lora_dropout", "lora_dropout");
             common::targets(b, "lora.target_modules", None);
         }
     }

@@ -258,5 +258,5 @@ pub(super) const SPEED: [KeyRow; 22] = [
     row("router_aux_loss_coef", gaps::ROUTER_LOSS),
     row("label_smoothing_factor", gaps::SMOOTHING),
     row("axolotl_config_path capabilities env_capabilities", Idle("Axolotl fills it in itself")),
-    row("lora_embedding_dropout", gaps::DROPOUT),
+    row("lora_embedding_dropout", gaps::EMBEDDING_DROPOUT),
 ];

@@ -1,14 +1,17 @@
 //! What Concord does not compute, or what only some tools can ask for, each in one place: all
 //! tables name these. Once it is computed, the constant becomes [`Treat::Same`] or [`Treat::Read`].
 
-use super::Treat::{self, Refuse, Same, Unless};
+use super::Treat::{self, Read, Refuse, Same, Unless};
 
 const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 /// Dropout within adapters.
-pub const DROPOUT: Treat = Unless {
+pub const DROPOUT: Treat = Read("`lora_dropout`; 0 if absent");
+
+/// Dropout of adapters of an embedding.
+pub const EMBEDDING_DROPOUT: Treat = Unless {
     values: &["0"],
-    else_: "dropout is not computed: train without it",
+    else_: "embeddings have no adapter whose inputs could be dropped: remove it",
     set: "0",
 };
 
@@ -52,11 +55,7 @@ pub const FIRST_VALUES: Treat = Unless {
 };
 
 /// Noise on embeddings.
-pub const NOISE: Treat = Unless {
-    values: &["0"],
-    else_: "noise on embeddings is not computed: remove it",
-    set: "null",
-};
+pub const NOISE: Treat = Same("neftune_noise_alpha");
 
 /// Rates of their own for some tensors.
 pub const RATES: Treat = Unless {
@@ -130,11 +129,7 @@ pub const LOSS: Treat = Unless {
 };
 
 /// Label smoothing.
-pub const SMOOTHING: Treat = Unless {
-    values: &["0"],
-    else_: "labels are not smoothed: set it to 0",
-    set: "0",
-};
+pub const SMOOTHING: Treat = Same("label_smoothing_factor");
 
 /// Constants of optimizers that are not there.
 pub const OTHER_OPTIMIZERS: Treat = Unless {

@@ -47,7 +47,7 @@ const fn row(keys: &'static str, treat: Treat) -> KeyRow {
 }
 
 /// Concord's own keys at the top of a file.
-pub const OWN_KEYS: [&str; 53] = [
+pub const OWN_KEYS: [&str; 57] = [
     "base_model",
     "load_in_4bit",
     "bnb_4bit_quant_type",
@@ -63,6 +63,7 @@ pub const OWN_KEYS: [&str; 53] = [
     "lora_rank_pattern",
     "lora_alpha_pattern",
     "peft_use_rslora",
+    "lora_dropout",
     "initial_adapter",
     "sequence_len",
     "sample_packing",
@@ -84,6 +85,9 @@ pub const OWN_KEYS: [&str; 53] = [
     "weight_decay",
     "weight_decay_exempt",
     "max_grad_norm",
+    "neftune_noise_alpha",
+    "label_smoothing_factor",
+    "z_loss",
     "seed",
     "shuffle",
     "output_dir",

@@ -9,7 +9,7 @@ pub(super) const ROWS: [KeyRow; 35] = [
     row("use_peft", Read("true: `adapter: lora`; else `adapter: full`")),
     row("lora_r", Read("`lora_r`; 16 if absent")),
     row("lora_alpha", Read("`lora_alpha`; 32 if absent")),
-    row("lora_dropout", Read("0.05 if absent, and must be 0")),
+    row("lora_dropout", Read("0.05 if absent")),
     row("lora_target_modules", Read("`lora_target_modules`; q_proj and v_proj if absent, \
         `all-linear` is all")),
     row("use_rslora", Read("`peft_use_rslora`")),

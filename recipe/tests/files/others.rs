@@ -133,7 +133,6 @@ fn alignment_handbook() {
     assert_eq!(
         problems(&found),
         [
-            ("lora_dropout", Some("lora_dropout=0")),
             (
                 "dataset_mixture.datasets[0].split",
                 Some("dataset_mixture.datasets.0.split=null")
@@ -165,13 +164,14 @@ fn alignment_handbook() {
     assert_eq!(problems(&job_with(text, &found.remedies())), []);
     // What is absent is TRL's own default.
     let bare = job("model_name_or_path: m\nuse_peft: true\ndataset_name: a.jsonl\n");
-    assert_eq!(problems(&bare), [("lora_dropout", Some("lora_dropout=0"))]);
+    assert_eq!(problems(&bare), []);
     values(
         &bare,
         &[
             ("learning_rate", "0.00002"),
             ("micro_batch_size", "8"),
             ("lora_alpha", "32"),
+            ("lora_dropout", "0.05"),
             ("lora_target_modules", "[q_proj,v_proj]"),
             ("sequence_len", "1024"),
             ("lr_scheduler", "linear_from_zero"),

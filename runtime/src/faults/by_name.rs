@@ -9,6 +9,7 @@ use super::forged_signature::ForgedSignature;
 use super::lazy_checker::LazyChecker;
 use super::lower_precision::LowerPrecision;
 use super::malformed_bytes::MalformedBytes;
+use super::no_dropout::NoDropout;
 use super::other_weights::OtherWeights;
 use super::replayed_claim::ReplayedClaim;
 use super::skipped_step::SkippedStep;
@@ -19,12 +20,15 @@ use super::{Faults, WrongData};
 /// Makes a liar that lies from a step on; those of serving lie in the pass of that number.
 type Maker = fn(u32) -> Faults;
 
-const LIARS: [(&str, Maker); 13] = [
+const LIARS: [(&str, Maker); 14] = [
     ("skipped-step", |from_step| {
         Faults::of(SkippedStep { from_step })
     }),
     ("wrong-data", |from_step| {
         Faults::of(WrongData { from_step })
+    }),
+    ("no-dropout", |from_step| {
+        Faults::of(NoDropout { from_step })
     }),
     ("stale-weights", |from_step| {
         Faults::of(StaleWeights { from_step })

@@ -22,6 +22,8 @@ mod lower_precision;
 #[cfg(feature = "liars")]
 mod malformed_bytes;
 #[cfg(feature = "liars")]
+mod no_dropout;
+#[cfg(feature = "liars")]
 mod other_weights;
 #[cfg(feature = "liars")]
 mod replayed_claim;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use concord_kernels::ops::Lengths;
 use concord_models::config::DecoderConfig;
-use concord_models::decoder::Batch;
+use concord_models::decoder::{Batch, Regularization};
+use concord_proto::StepWork;
 use concord_proto::manifest::DataManifest;
 use concord_proto::{BatchPlan, Digest, JobSpec, SequenceEntry, TrainingSequence};
 
@@ -18,6 +19,8 @@ use crate::blobs::Blobs;
 pub struct DataSource {
     manifest: Arc<DataManifest>,
     order: BatchPlan,
+    /// How batches are regularised, but for the step.
+    regularization: Regularization,
     vocab: usize,
     /// Chunks that have been fetched.
     here: BTreeSet<Digest>,
@@ -54,6 +57,7 @@ impl DataSource {
         Ok(Self {
             manifest,
             order,
+            regularization: crate::spec::regularization(spec, 0),
             vocab: config.vocab,
             here: BTreeSet::new(),
         })
@@ -94,7 +98,19 @@ impl DataSource {
             return Err(RuntimeError::Unsupported(why));
         }
         let (lengths, documents) = (Lengths::new(lengths), Lengths::new(all.documents));
-        let batch = Batch::new(lengths, documents, all.tokens, &all.mask);
+        let mut batch = Batch::new(lengths, documents, all.tokens, &all.mask);
+        batch.regularization = match self.order.spec().work(step) {
+            StepWork::Update(update) => Regularization {
+                step: update,
+                ..self.regularization
+            },
+            // Nothing is drawn, and the loss has no term of its own; targets are smoothed, as the
+            // trainer of transformers has it.
+            StepWork::Evaluation { .. } => Regularization {
+                label_smoothing: self.regularization.label_smoothing,
+                ..Regularization::default()
+            },
+        };
         let digest = concord_proto::microbatch_digest(&self.manifest, &indices);
         Ok(Microbatch {
             batch: Arc::new(batch),

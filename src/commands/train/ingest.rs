@@ -117,6 +117,7 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
         precision: job.precision,
         loss_limit: job.loss_limit,
         evaluation: evaluation(job, &data, &steps),
+        regularization: job.regularization(),
     };
     spec.validate()?;
     let kept = match keeps_packed {

@@ -3,7 +3,7 @@
 use concord_data::DatasetKind;
 
 /// Keys of other tools whose names are unlike ours.
-const KEYS: [(&[&str], &str); 16] = [
+const KEYS: [(&[&str], &str); 17] = [
     (&["num_train_epochs", "epochs"], "set `num_epochs`"),
     (
         &["model_name_or_path", "model", "model_name"],
@@ -33,7 +33,11 @@ const KEYS: [(&[&str], &str); 16] = [
     ),
     (&["lr_scheduler_type"], "set `lr_scheduler`"),
     (&["gradient_checkpointing"], "set `recompute`"),
-    (&["lora_dropout"], "dropout is not computed, so remove it"),
+    (
+        &["noisy_embedding_alpha", "neftune_alpha"],
+        "set `neftune_noise_alpha`",
+    ),
+    (&["label_smoothing"], "set `label_smoothing_factor`"),
     (
         &["resume_from_checkpoint"],
         "a job that is submitted again goes on where it was",

@@ -145,7 +145,7 @@ pub(super) const CURVES: [&str; 7] = [
 
 /// Every key, in the order of the help page.
 #[rustfmt::skip]
-pub(super) const KEYS: [Key; 74] = [
+pub(super) const KEYS: [Key; 78] = [
     key(Job, "base_model", Model, Refused, "the model that is tuned"),
     key(Job, "load_in_4bit", Flag, Is("false"),
         "whether the matrices of the layers are quantised to 4 bits as they are read: QLoRA; what \
@@ -217,6 +217,9 @@ pub(super) const KEYS: [Key; 74] = [
         "projections that are adapted: of most families q_proj, k_proj, v_proj, o_proj, gate_proj, \
          up_proj, down_proj; docs/families.md has the names of the others; or modules, by their \
          names or the ends of these"),
+    key(Job, "lora_dropout", Share(Ends::Lower), Is("0"),
+        "the share of the adapter's inputs that is dropped in training, as PEFT does it; rounded \
+         to 1/65,536"),
     key(Job, "lora_exclude_modules", Modules, Means("none"), "modules of these without an update"),
     key(Job, "peft_layers_to_transform", Layers, Means("all"), "layers that are adapted"),
     key(Job, "peft_layers_pattern", NameOrNames, Means("any"),
@@ -268,7 +271,16 @@ pub(super) const KEYS: [Key; 74] = [
         "what has no weight decay: norms_and_biases are what the trainer of Hugging Face spares"),
     key(Job, "max_grad_norm", NotNegative, Is("1"),
         "the global norm to which gradients are clipped; 0 turns clipping off"),
-    key(Job, "seed", Seed, Is("42"), "the seed of the order of sequences and of a fresh adapter"),
+    key(Job, "neftune_noise_alpha", NotNegative, Is("0"),
+        "noise on embeddings in training (NEFTune): uniform, up to alpha / sqrt(tokens of the \
+        example * hidden size)"),
+    key(Job, "label_smoothing_factor", Share(Ends::Lower), Is("0"),
+        "the share of each target that is spread over the vocabulary; the loss that is shown has \
+        it"),
+    key(Job, "z_loss", NotNegative, Is("0"),
+        "the factor on the squared log-sum-exp of the logits that is added to the loss of a token"),
+    key(Job, "seed", Seed, Is("42"),
+        "the seed of the order of sequences, of a fresh adapter, of dropout and noise"),
     key(Job, "shuffle", Flag, Means("true; false for a file of tokens"),
         "whether each round of the data has a new order of sequences"),
     key(Job, "output_dir", Path, Refused, "the folder of the result and its proof"),

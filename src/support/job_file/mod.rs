@@ -27,8 +27,8 @@ use concord_models::decoder::{Trainable, TrainableTensor};
 use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
 use concord_proto::{
-    CurveFromZero, LossLimit, Optimizer, Order, PrecisionSpec, RateSchedule, ScheduleKind,
-    UpdateRule,
+    CurveFromZero, LossLimit, Optimizer, Order, PrecisionSpec, RateSchedule, Regularization,
+    ScheduleKind, UpdateRule,
 };
 use concord_recipe::Expected;
 use concord_runtime::spec;
@@ -84,7 +84,15 @@ pub struct JobFile {
     pub spares_norms_and_biases: bool,
     /// Global norm that gradients are clipped to; 0 turns clipping off.
     pub max_grad_norm: f32,
-    /// The seed of the order of sequences and of a fresh adapter.
+    /// The share of the inputs of the adapter that is dropped.
+    pub lora_dropout: f32,
+    /// NEFTune's alpha.
+    pub neftune_noise_alpha: f32,
+    /// The share of each target that is spread over the vocabulary.
+    pub label_smoothing_factor: f32,
+    /// The factor on the squared log-sum-exp of the logits.
+    pub z_loss: f32,
+    /// The seed of the order of sequences, of a fresh adapter, of dropout and noise.
     pub seed: u64,
     /// Whether sequences come in a new order each round of the data; never for a `tokens` file.
     pub shuffle: bool,
@@ -148,6 +156,10 @@ impl JobFile {
             weight_decay: keys.number("weight_decay")?,
             spares_norms_and_biases: keys.word("weight_decay_exempt", &[false, true])?,
             max_grad_norm: keys.number("max_grad_norm")?,
+            lora_dropout: keys.number("lora_dropout")?,
+            neftune_noise_alpha: keys.number("neftune_noise_alpha")?,
+            label_smoothing_factor: keys.number("label_smoothing_factor")?,
+            z_loss: keys.number("z_loss")?,
             seed: keys.seed("seed")?,
             shuffle: datasets::shuffle(&keys, &datasets)?,
             datasets,
@@ -188,7 +200,9 @@ impl JobFile {
 
     /// Refuses keys of LoRA in a full fine-tune, where they would have no effect.
     fn check_adapter(&self, keys: &Keys) -> anyhow::Result<()> {
-        let lora = lora::KEYS.into_iter().chain(["initial_adapter"]);
+        let lora = lora::KEYS
+            .into_iter()
+            .chain(["lora_dropout", "initial_adapter"]);
         let idle = { lora }.find(|key| keys.has(key));
         match (self.adapter, idle) {
             (AdapterKind::Full, Some(key)) => bail!(
@@ -225,6 +239,8 @@ impl JobFile {
             microbatches: self.gradient_accumulation_steps,
             recompute: self.recompute,
             moments: spec::moment_form(&self.rule),
+            drops: self.lora_dropout > 0.0,
+            smooths: self.label_smoothing_factor > 0.0,
         }
     }
 
@@ -242,6 +258,21 @@ impl JobFile {
     pub fn decays(&self, tensor: &TrainableTensor) -> bool {
         let spared = self.spares_norms_and_biases && tensor.is_norm_or_bias();
         !spared || self.weight_decay == 0.0
+    }
+
+    /// Dropout, noise and terms of the loss, in the form of the job spec.
+    pub fn regularization(&self) -> Regularization {
+        let mut regularization = Regularization {
+            lora_dropout: self.lora_dropout.into(),
+            embedding_noise: self.neftune_noise_alpha.into(),
+            label_smoothing: self.label_smoothing_factor.into(),
+            z_loss: self.z_loss.into(),
+            seed: 0,
+        };
+        if regularization.draws() {
+            regularization.seed = self.seed;
+        }
+        regularization
     }
 
     /// The learning rate over the steps, in the form of the job spec.

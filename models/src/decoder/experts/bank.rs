@@ -11,7 +11,7 @@ use concord_kernels::{KernelError, Tensor};
 use super::{FusedExperts, LoadCounts};
 use crate::decoder::dense::{Dense, DenseTape};
 use crate::decoder::linear::{Backward, Linear};
-use crate::decoder::pass::LayerPass;
+use crate::decoder::pass::{LayerPass, SomeRows};
 
 /// A run of the experts of a layer.
 #[derive(Clone, Debug)]
@@ -129,7 +129,12 @@ impl ExpertBank {
                 let rows = rows.within(index, first, count);
                 rows.start - own.start..rows.end - own.start
             };
-            let multiply = |linear: &Linear, x: &Coded| pass.linear_of_rows(linear, x, &place);
+            let tokens = rows.tokens.part(own.start, own.len());
+            let some = SomeRows {
+                place: &place,
+                tokens: &tokens,
+            };
+            let multiply = |linear: &Linear, x: &Coded| pass.linear_of_rows(linear, x, &some);
             let part = gathered.part(own.start - held.start, own.len());
             let (y, tape) = expert.forward_coded(pass.context(), part, &multiply)?;
             device.put_rows(&mut results, own.start, &y)?;
@@ -180,11 +185,13 @@ impl ExpertBank {
                 rows.start - own.start..rows.end - own.start
             };
             let runs: Vec<_> = sequences.iter().map(of_sequence).collect();
+            let tokens = rows.tokens.part(own.start, own.len());
             let mut run = Backward {
                 device,
                 atoms: run.atoms,
                 rows: Some(&runs),
                 precision: run.precision,
+                drops: run.drops.map(|drops| drops.of_rows(&tokens)),
                 gradients: &mut *run.gradients,
             };
             let dy = d_results.rows(own.start, own.len());

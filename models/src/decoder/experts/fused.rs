@@ -110,6 +110,7 @@ impl FusedExperts {
             atoms: run.atoms,
             rows: run.rows,
             precision: run.precision,
+            drops: run.drops,
             gradients: &mut apart,
         })?;
         if self.trains {

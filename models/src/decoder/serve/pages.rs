@@ -9,7 +9,7 @@ use concord_kernels::{KernelError, Tensor};
 
 use super::StageAdapter;
 use crate::decoder::linear::{Linear, LinearTape, Lora};
-use crate::decoder::pass::{Attended, LayerPass, PassContext, PlaceOfTokens};
+use crate::decoder::pass::{Attended, LayerPass, PassContext, PlaceOfTokens, SomeRows};
 
 /// New tokens of several sequences, one run after another.
 pub(super) struct PagesPass<'a> {
@@ -29,10 +29,42 @@ impl LayerPass for PagesPass<'_> {
 
     /// Adds the low-rank updates of the stage and of the runs' adapters.
     fn linear(&self, linear: &Linear, x: &Coded) -> Result<(Tensor, LinearTape), KernelError> {
-        self.linear_of_rows(linear, x, &|first, count| first..first + count)
+        self.multiplied(linear, x, &|first, count| first..first + count)
     }
 
     fn linear_of_rows(
+        &self,
+        linear: &Linear,
+        x: &Coded,
+        rows: &SomeRows<'_>,
+    ) -> Result<(Tensor, LinearTape), KernelError> {
+        self.multiplied(linear, x, rows.place)
+    }
+
+    /// Attention of the new tokens, whose keys and values are written to the pages.
+    fn attend(
+        &mut self,
+        (shape, sinks): (&AttentionShape, Option<&Tensor>),
+        [q, k, v]: [&Tensor; 3],
+    ) -> Result<Attended, KernelError> {
+        let PassContext {
+            device,
+            precision: p,
+            key_values,
+            ..
+        } = self.context;
+        let (layer, runs) = (self.layer, self.runs);
+        let codes = device.attention_codes(q, k, v, shape, p, key_values)?;
+        device.write_pages(self.pages, layer, &codes.kv, runs)?;
+        let (queries, pages) = (&codes.queries, &*self.pages);
+        let out = device.attention_paged(queries, pages, layer, runs, shape, sinks, p)?;
+        Ok(Attended::Plain(out))
+    }
+}
+
+impl PagesPass<'_> {
+    /// The product with all updates; `place` maps tokens to rows.
+    fn multiplied(
         &self,
         linear: &Linear,
         x: &Coded,
@@ -61,25 +93,5 @@ impl LayerPass for PagesPass<'_> {
             }
         }
         Ok((y, LinearTape::default()))
-    }
-
-    /// Attention of the new tokens, whose keys and values are written to the pages.
-    fn attend(
-        &mut self,
-        (shape, sinks): (&AttentionShape, Option<&Tensor>),
-        [q, k, v]: [&Tensor; 3],
-    ) -> Result<Attended, KernelError> {
-        let PassContext {
-            device,
-            precision: p,
-            key_values,
-            ..
-        } = self.context;
-        let (layer, runs) = (self.layer, self.runs);
-        let codes = device.attention_codes(q, k, v, shape, p, key_values)?;
-        device.write_pages(self.pages, layer, &codes.kv, runs)?;
-        let (queries, pages) = (&codes.queries, &*self.pages);
-        let out = device.attention_paged(queries, pages, layer, runs, shape, sinks, p)?;
-        Ok(Attended::Plain(out))
     }
 }

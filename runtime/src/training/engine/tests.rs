@@ -12,8 +12,8 @@ use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::wire::FrameHeader;
 use concord_proto::{
     AdapterSpec, Claim, Digest, Domain, F32Bits, JobId, JobSpec, Keypair, Layers, MomentFormat,
-    Optimizer, Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica,
-    ScheduleKind, Signed, TensorState, TrainedTensor, UpdateRule, leaf_root,
+    Optimizer, Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Regularization,
+    Replica, ScheduleKind, Signed, TensorState, TrainedTensor, UpdateRule, leaf_root,
 };
 use tokio::sync::mpsc;
 use tonic::transport::Endpoint;
@@ -83,6 +83,7 @@ pub(in crate::training) fn job_spec(config: &DecoderConfig) -> JobSpec {
         },
         loss_limit: None,
         evaluation: None,
+        regularization: Regularization::default(),
     }
 }
 
