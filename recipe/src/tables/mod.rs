@@ -47,7 +47,7 @@ const fn row(keys: &'static str, treat: Treat) -> KeyRow {
 }
 
 /// Concord's own keys at the top of a file.
-pub const OWN_KEYS: [&str; 33] = [
+pub const OWN_KEYS: [&str; 38] = [
     "base_model",
     "load_in_4bit",
     "bnb_4bit_quant_type",
@@ -79,6 +79,11 @@ pub const OWN_KEYS: [&str; 33] = [
     "shuffle",
     "output_dir",
     "save_steps",
+    "save_strategy",
+    "saves_per_epoch",
+    "save_total_limit",
+    "report_to",
+    "logging_dir",
     "precision",
     "recompute",
 ];

@@ -8,8 +8,8 @@ use concord_proto::client::JobEvent;
 use concord_proto::{Digest, JobId};
 use concord_runtime::Backoff;
 
-use super::output_dir::log::StepLog;
 use super::progress::TrainProgress;
+use super::records::Records;
 use crate::support::client::{Client, JobEvents};
 use crate::support::job_events::as_json;
 use crate::support::output::Output;
@@ -69,7 +69,7 @@ impl JobSeen {
 /// How long a lost coordinator may take to come back.
 const RETURN_MAX: Duration = Duration::from_secs(60);
 
-/// Shows the events of a job until it ends, writes its steps to `log`, and notes its progress in
+/// Shows the events of a job until it ends, gives them to `records`, and notes its progress in
 /// `seen`. Waits for a coordinator that is restarted meanwhile.
 ///
 /// # Errors
@@ -79,7 +79,7 @@ pub async fn watch(
     job: JobId,
     steps: u32,
     output: &Output,
-    log: &mut StepLog,
+    records: &mut Records<'_>,
     seen: &JobSeen,
 ) -> anyhow::Result<Completed> {
     let mut progress = TrainProgress::new(steps, output);
@@ -99,7 +99,7 @@ pub async fn watch(
             continue;
         }
         output.result("", &as_json(&event));
-        let is_news = log.take(&event);
+        let is_news = records.take(&event).await;
         progress.show(&event, is_news);
         seen.note(&event);
         match &event {

@@ -119,16 +119,25 @@ impl Committed {
         newest.map(|(_, state)| state)
     }
 
-    /// Notes that a state is in the store. Gives the steps of stored states that are no longer
-    /// needed. A conviction goes back to the checkpoint before the culprit's first part, or before
+    /// Notes that a state is in the store.
+    pub(super) fn add_checkpoint(&mut self, state: StateManifest) {
+        self.checkpoints.insert(state.step, state);
+    }
+
+    /// The steps of the states in the store.
+    pub(super) fn stored(&self) -> impl Iterator<Item = u32> {
+        self.checkpoints.keys().copied()
+    }
+
+    /// Drops stored states that are no longer needed, except for those that `stay`. Gives their
+    /// steps. A conviction goes back to the checkpoint before the culprit's first part, or before
     /// `floor`, the oldest open audit: other old ones, except for the start, are never needed
     /// again.
-    pub(super) fn add_checkpoint(&mut self, state: StateManifest, floor: u32) -> Vec<u32> {
-        self.checkpoints.insert(state.step, state);
+    pub(super) fn drop_old(&mut self, floor: u32, stay: impl Fn(u32) -> bool) -> Vec<u32> {
         let targets = self.first_part.values().copied().chain([floor]);
         let newest = targets.filter_map(|steps| self.newest_checkpoint(steps));
         let needed: BTreeSet<u32> = newest.map(|state| state.step).collect();
-        let old = |step: &u32| *step > 0 && *step < floor && !needed.contains(step);
+        let old = |step: &u32| *step > 0 && *step < floor && !needed.contains(step) && !stay(*step);
         let dropped: Vec<u32> = self.checkpoints.keys().copied().filter(old).collect();
         if !dropped.is_empty() {
             self.checkpoints.retain(|step, _| !old(step));
@@ -136,6 +145,16 @@ impl Committed {
             let from = oldest.unwrap_or(0);
             self.records.retain(|step, _| *step + 1 >= from);
         }
+        dropped
+    }
+
+    /// Drops the stored states of a job that is done, but for the first, the last, and those that
+    /// `stay`. Gives their steps.
+    pub(super) fn drop_all_old(&mut self, stay: impl Fn(u32) -> bool) -> Vec<u32> {
+        let last = self.steps;
+        let old = |step: &u32| *step > 0 && *step < last && !stay(*step);
+        let dropped: Vec<u32> = self.stored().filter(old).collect();
+        self.checkpoints.retain(|step, _| !old(step));
         dropped
     }
 

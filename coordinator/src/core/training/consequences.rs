@@ -237,6 +237,7 @@ impl TrainingJob {
         }
         self.flush = None;
         self.audits.void(context, to);
+        self.saves.rewind(to);
         let (job, steps) = (self.order.id, self.committed.rewind(to, entries));
         if !steps.is_empty() {
             context.out.persist(Change::DropCheckpoints { job, steps });

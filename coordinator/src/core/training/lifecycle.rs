@@ -10,7 +10,7 @@ use super::crew::Crew;
 use super::journal::Journal;
 use super::{
     Change, EventContext, JobOrder, JobProgress, LeafAudits, NewJob, PersistedJob, PersistedLedger,
-    Time, TrainingJob, Waits,
+    Saves, Time, TrainingJob, Waits,
 };
 
 impl TrainingJob {
@@ -74,7 +74,10 @@ impl TrainingJob {
             persisted.ledger.agreements,
         );
         let reason = "the coordinator was started again".to_string();
+        let stored = persisted.checkpoints.iter().map(|state| state.step);
+        let saves = Saves::new(order.options(), order.spec().steps, stored);
         Self {
+            saves,
             committed: Committed::restore(
                 order.spec(),
                 progress.committed,
@@ -105,6 +108,7 @@ impl TrainingJob {
             return;
         };
         let state = Digest::of_value(Domain::Blob, state);
+        self.drop_checkpoints(context);
         let record = self.committed.head(self.order.id);
         self.journal
             .write(context, LedgerEvent::Completed { record });
@@ -143,6 +147,8 @@ impl TrainingJob {
             | JobState::Completed { .. } => return,
         }
         self.crew.forgive();
+        let stored = self.committed.stored().chain([0]);
+        self.saves = Saves::new(&submission.options, submission.spec.steps, stored);
         (self.order.number, self.order.submission) = (number, submission);
         self.planning
             .set_reason("it was submitted again".to_string());
