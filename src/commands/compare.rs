@@ -9,8 +9,8 @@ use crate::support::job_mark::Mark;
 use crate::support::output::Output;
 use crate::support::table::columns;
 
-/// Settings that differ between any two runs.
-const NAMES: [&str; 1] = ["output_dir"];
+/// A setting that differs between any two runs, and heads their columns.
+const FOLDER: &str = "output_dir";
 
 /// Options of `concord compare`.
 #[derive(clap::Args)]
@@ -143,7 +143,7 @@ impl ComparedRun {
 fn settings(runs: &[ComparedRun], all: bool) -> Vec<Vec<String>> {
     let mut keys: Vec<&str> = Vec::new();
     for (key, _) in runs.iter().flat_map(|run| &run.mark.settings) {
-        if !keys.contains(&key.as_str()) && !NAMES.contains(&key.as_str()) {
+        if !keys.contains(&key.as_str()) && key != FOLDER {
             keys.push(key);
         }
     }

@@ -1,8 +1,10 @@
 //! Writes checkpoints into the output folder, as folders that transformers and PEFT load.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
+use concord_kernels::Tensor;
 use concord_models::export;
 use concord_proto::client::{ClientRequest, JobEvent};
 use concord_proto::{Digest, JobId};
@@ -63,6 +65,8 @@ impl<'a> Saver<'a> {
             _ => return,
         };
         if let Err(why) = done {
+            // What is there of it frees its room; the next start tries again.
+            let _ = self.output_dir.forget_staging();
             let dir = self.output_dir.checkpoint_dir(steps);
             eprintln!(
                 "cannot write the checkpoint {}: {}; the training goes on",
@@ -88,10 +92,8 @@ impl<'a> Saver<'a> {
                 Err(why) if is_gone(&why) => return Ok(()),
                 tensors => tensors?,
             };
-            let staging = self.output_dir.checkpoint_staging()?;
-            result::save_weights(&staging, self.job, self.ingested, tensors)?;
-            self.write_state(&staging, steps, log)?;
-            self.output_dir.place_checkpoint(&staging, steps, &word)?;
+            // The coordinator may be in this process, and goes on meanwhile.
+            tokio::task::block_in_place(|| self.write(steps, &word, tensors, log))?;
             let dir = self.output_dir.checkpoint_dir(steps);
             let object = json!({ "event": "checkpoint", "step": steps, "folder": dir });
             self.output.result("", &object);
@@ -100,6 +102,19 @@ impl<'a> Saver<'a> {
         let job = self.id;
         client.call(&ClientRequest::Fetched { job, steps }).await?;
         Ok(())
+    }
+
+    fn write(
+        &mut self,
+        steps: u32,
+        state: &str,
+        tensors: BTreeMap<String, Tensor>,
+        log: &StepLog,
+    ) -> anyhow::Result<()> {
+        let staging = self.output_dir.checkpoint_staging()?;
+        result::save_weights(&staging, self.job, self.ingested, tensors)?;
+        self.write_state(&staging, steps, log)?;
+        self.output_dir.place_checkpoint(&staging, steps, state)
     }
 
     /// Whether a checkpoint would be kept: not where enough newer ones are there.

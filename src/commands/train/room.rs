@@ -36,8 +36,8 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// The bytes of a job with these steps, which keeps at most `limit` folders of checkpoints; 0 is
-    /// all.
+    /// The bytes of a job with these steps, which keeps at most `limit` folders of checkpoints, or
+    /// all for 0.
     pub fn of(spec: &JobSpec, steps: &Steps, limit: u32) -> Self {
         let values = trained_values(spec);
         let moments = spec.optimizer.moments.bytes(values);

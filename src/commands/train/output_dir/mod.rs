@@ -302,11 +302,11 @@ impl OutputDir {
         let kin = &mark.apart_from_steps;
         if !kin.is_empty() && *kin == self.about.apart_from_steps {
             return anyhow!(
-                "output_dir: {} has {what} of this job with another number of steps or of steps of \
-                 warm-up. Both are a part of what a hash stands for, and all work is signed for its \
-                 job, so that no step of the other one can be taken over: give --overwrite to do \
-                 all steps anew, or, to train its result on, give that as `initial_adapter` (of a \
-                 full fine-tune: `base_model`) and choose another output_dir",
+                "output_dir: {} has {what} of this job with another number of steps or of warm-up. \
+                 Both are a part of what a hash stands for, and all work is signed for its job: no \
+                 step of the other one can be taken over. Give --overwrite to do all steps anew; \
+                 to train its result on, give that as `initial_adapter` (of a full fine-tune: \
+                 `base_model`), and choose another output_dir",
                 self.dir.display()
             );
         }
