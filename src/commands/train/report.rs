@@ -169,7 +169,8 @@ fn plot(points: &[(f64, f64)]) -> String {
 fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_string(),
-        0.001..1e5 => {
+        1e3..1e7 => format!("{value:.0}"),
+        0.001..1e3 => {
             let text = format!("{value:.4}");
             let text = text.trim_end_matches('0').trim_end_matches('.');
             text.to_string()
@@ -218,8 +219,8 @@ mod tests {
         assert!(longest.max() <= Some(POINTS_MAX));
         assert!(plot(&[]).contains("no steps"));
         assert_eq!(
-            [number(0.0), number(2.5), number(1e-5)],
-            ["0", "2.5", "1.00e-5"]
+            [number(0.0), number(2.5), number(1e-5), number(1234.5)],
+            ["0", "2.5", "1.00e-5", "1234"]
         );
     }
 }
