@@ -41,6 +41,8 @@ pub struct Saver<'a> {
     ingested: &'a Ingested,
     output: &'a Output,
     output_dir: &'a mut OutputDir,
+    /// What was reported last.
+    complaint: String,
 }
 
 impl<'a> Saver<'a> {
@@ -53,6 +55,7 @@ impl<'a> Saver<'a> {
             ingested: run.ingested,
             output: run.output,
             output_dir,
+            complaint: String::new(),
         }
     }
 
@@ -67,12 +70,11 @@ impl<'a> Saver<'a> {
         if let Err(why) = done {
             // What is there of it frees its room; the next start tries again.
             let _ = self.output_dir.forget_staging();
-            let dir = self.output_dir.checkpoint_dir(steps);
-            eprintln!(
-                "cannot write the checkpoint {}: {}; the training goes on",
-                dir.display(),
-                in_words(&why)
-            );
+            let why = in_words(&why);
+            if why != self.complaint {
+                eprintln!("checkpoint of step {steps}: {why}; the training goes on");
+                self.complaint = why;
+            }
         }
     }
 
@@ -97,11 +99,10 @@ impl<'a> Saver<'a> {
             let dir = self.output_dir.checkpoint_dir(steps);
             let object = json!({ "event": "checkpoint", "step": steps, "folder": dir });
             self.output.result("", &object);
-            self.rotate()?;
         }
         let job = self.id;
         client.call(&ClientRequest::Fetched { job, steps }).await?;
-        Ok(())
+        self.rotate()
     }
 
     fn write(

@@ -3,6 +3,7 @@
 mod args;
 mod checkpoints;
 mod chunks;
+mod completed;
 mod dry_run;
 mod ingest;
 mod output_dir;
@@ -372,8 +373,8 @@ impl Run<'_> {
         };
         if goes_on && !self.is_local && !self.output.is_json() {
             eprintln!(
-                "the coordinator has this job already: it keeps its plan, rates and numbers of \
-                 members, and options of this command change none of them"
+                "the coordinator has this job already: it keeps its audit rates and, while it has \
+                 one, its plan, and options of this command change neither"
             );
         }
         let request = ClientRequest::Submit(Box::new(submission));

@@ -16,9 +16,10 @@ use concord_runtime::{blobs, tensor_blob};
 use concord_verify::training::bundle::{self, Bundle};
 use serde_json::{Value, json};
 
+use super::completed::Completed;
 use super::ingest::Ingested;
 use super::output_dir::{OutputDir, files, remove_folder, sync};
-use super::{forget_state, in_words, watch};
+use super::{forget_state, in_words};
 use crate::support::client::Client;
 use crate::support::job_file::JobFile;
 use crate::support::output::Output;
@@ -41,7 +42,7 @@ pub async fn write(
     id: JobId,
     job: &JobFile,
     ingested: &Ingested,
-    done: &watch::Completed,
+    done: &Completed,
     output_dir: &mut OutputDir,
 ) -> anyhow::Result<PathBuf> {
     let staging = output_dir.staging_dir();
