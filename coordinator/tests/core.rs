@@ -411,6 +411,7 @@ fn kind(event: &JobEvent) -> &'static str {
         JobEvent::Audited { .. } => "audited",
         JobEvent::Convicted { .. } => "convicted",
         JobEvent::Voided { .. } => "voided",
+        JobEvent::Saved { .. } => "saved",
         JobEvent::Completed {
             inconclusive: 0, ..
         } => "completed",
