@@ -109,6 +109,46 @@ fn what_checkers_have_audited_is_shown_also_after_a_restart() {
     assert_eq!(again, Some(audited));
 }
 
+/// Which states a client is told of, in order, and which of them are still in the store.
+fn saved(world: &World) -> (Vec<u32>, Vec<u32>) {
+    let told = world.memory.events.iter().filter_map(|event| match event {
+        JobEvent::Saved { steps, .. } => Some(*steps),
+        _ => None,
+    });
+    let stored = world.memory.checkpoints.keys().copied();
+    (told.collect(), stored.filter(|step| *step > 0).collect())
+}
+
+#[test]
+fn every_checkpoint_that_is_due_stays_until_it_is_fetched() {
+    let wants = |kept: u32| {
+        let mut new = job(STEPS, (2, 2), true);
+        new.submission.options.checkpoint_every = 1;
+        new.submission.options.checkpoints_kept = kept;
+        let mut world = World::new(5, new);
+        for number in 1..=4 {
+            world.join_worker(number, 0, None);
+        }
+        assert_eq!(finish(&mut world, "saved"), alone(true));
+        world
+    };
+    assert_eq!(saved(&wants(0)), (vec![], vec![STEPS]));
+    let all: Vec<u32> = (1..=STEPS).collect();
+    assert_eq!(saved(&wants(2)), (all.clone(), vec![STEPS - 1, STEPS]));
+    let mut world = wants(u32::MAX);
+    assert_eq!(saved(&world), (all.clone(), all));
+    let id = world.new.submission.spec.id();
+    for steps in [3, 4, STEPS, 99] {
+        let fetched = Question::Fetched { job: id, steps };
+        assert_eq!(world.ask(fetched), Some(ClientResponse::Noted));
+    }
+    assert_eq!(
+        saved(&world).1,
+        [1, 2, 5, 6, STEPS],
+        "the last one is the result"
+    );
+}
+
 #[test]
 fn a_coordinator_may_die_after_any_effect() {
     let expected = alone(true);
@@ -298,6 +338,7 @@ fn troubled(seed: u64) -> World {
         options.plan = PlanChoice::Auto;
     }
     options.checkpoint_every = dice.below(5) as u32;
+    options.checkpoints_kept = (seed % 3) as u32;
     options.audit_rate_new = ALWAYS / 8 * dice.below(4);
     options.canary_rate = ALWAYS / 4 * dice.below(3);
     let mut world = World::new(seed, new);
@@ -371,6 +412,7 @@ fn kind(event: &JobEvent) -> &'static str {
         JobEvent::Audited { .. } => "audited",
         JobEvent::Convicted { .. } => "convicted",
         JobEvent::Voided { .. } => "voided",
+        JobEvent::Saved { .. } => "saved",
         JobEvent::Completed {
             inconclusive: 0, ..
         } => "completed",

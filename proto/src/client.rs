@@ -68,6 +68,9 @@ pub struct RunOptions {
     pub min_checkers: u32,
     /// Steps between two checkpoints in the store.
     pub checkpoint_every: u32,
+    /// How many of the newest checkpoints stay in the store until the client says that it has them
+    /// ([`ClientRequest::Fetched`]); 0 where it wants none.
+    pub checkpoints_kept: u32,
     /// Lowest audit rate, `p * 2^32`.
     pub audit_rate_min: u64,
     /// Audit rate of a worker without history, `p * 2^32`.
@@ -102,6 +105,12 @@ pub enum ClientRequest {
     Cancel(JobId),
     /// The proof of a job that is done, as the files of a bundle.
     Bundle(JobId),
+    /// The client has fetched a state that was told as [`JobEvent::Saved`].
+    Fetched {
+        job: JobId,
+        /// Steps done in it.
+        steps: u32,
+    },
 }
 
 /// The answer to a [`ClientRequest`].
@@ -121,6 +130,8 @@ pub enum ClientResponse {
     Bundle(Digest),
     /// It cannot be done; why, and what would help.
     Refused(String),
+    /// To [`ClientRequest::Fetched`].
+    Noted,
 }
 
 /// Where a job stands.
@@ -300,5 +311,12 @@ pub enum JobEvent {
         best_step: u32,
         /// That loss.
         best_loss: F32Bits,
+    },
+    /// A checkpoint is in the store, and stays until the client has fetched it.
+    Saved {
+        /// Updates done in it.
+        steps: u32,
+        /// Blob address of the [`crate::manifest::StateManifest`].
+        state: Digest,
     },
 }

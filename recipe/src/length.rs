@@ -105,7 +105,7 @@ impl Warmup {
     }
 }
 
-/// When checkpoints are written.
+/// When checkpoints are written, or the model is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Saves {
     /// After so many steps, again and again.
@@ -116,6 +116,8 @@ pub enum Saves {
     Share(f64),
     /// At the end alone.
     End,
+    /// None, but for those that a job needs to go on.
+    Never,
 }
 
 /// Steps between checkpoints where a job has no epochs to count by.
@@ -123,11 +125,12 @@ const SAVE_STEPS: u64 = 500;
 
 impl Saves {
     /// Steps between two checkpoints of a job of `steps` steps in `epochs` epochs; the last step is
-    /// always one.
+    /// always one. Also a job that is to write none has some, to go on after an interruption.
     pub fn every(&self, steps: u64, epochs: Option<f64>) -> u64 {
         let share = match (self, epochs) {
             (Self::Every(every), _) => return (*every).max(1),
             (Self::End, _) => 1.0,
+            (Self::Never, _) => return SAVE_STEPS.min(steps.max(1)),
             (Self::Share(share), _) => *share,
             (Self::PerEpoch(times), Some(epochs)) => 1.0 / (times * epochs),
             (Self::PerEpoch(_), None) => return SAVE_STEPS.min(steps.max(1)),
@@ -156,6 +159,7 @@ impl fmt::Display for Saves {
             Self::PerEpoch(times) => write!(f, "{times} checkpoints an epoch"),
             Self::Share(share) => write!(f, "{share} of the steps"),
             Self::End => f.write_str("the last step alone"),
+            Self::Never => f.write_str("no folders of checkpoints"),
         }
     }
 }
@@ -226,7 +230,7 @@ mod tests {
         assert_eq!(Saves::PerEpoch(1.0).every(9_000, None), 500);
         assert_eq!(Saves::PerEpoch(1_000.0).every(94, Some(3.0)), 1);
         assert_eq!(Saves::Share(0.05).every(94, None), 5);
-        assert_eq!(Saves::End.every(94, None), 94);
+        assert_eq!(Saves::Never.every(94, None), 94);
         assert_eq!(Saves::Every(500).every(94, None), 500);
     }
 }

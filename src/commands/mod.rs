@@ -3,6 +3,7 @@
 
 mod chat;
 mod checker;
+mod compare;
 mod coordinator;
 mod data;
 #[cfg(feature = "demo")]
@@ -55,6 +56,8 @@ pub enum Command {
     /// Make a model of a published shape with random weights, to measure with.
     #[command(hide = true)]
     MakeModel(make_model::MakeModelArgs),
+    /// Show fine-tunes side by side: settings that differ, losses, hashes.
+    Compare(compare::CompareArgs),
     /// Check the proof of a job, with no coordinator running.
     Verify(verify::VerifyArgs),
     /// List the jobs of a coordinator, watch one, or cancel one.
@@ -106,6 +109,7 @@ impl Command {
             Self::Logits(args) => logits::run(&args, output),
             Self::MakeModel(args) => make_model::run(&args, output),
             Self::Plan(args) => plan::run(&args, output),
+            Self::Compare(args) => compare::run(&args, output),
             Self::Verify(args) => verify::run(&args, output),
             Self::Jobs(args) => jobs::run(&args, output),
             Self::Status(args) => status::run(&args, output),

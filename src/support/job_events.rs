@@ -173,6 +173,9 @@ pub fn as_json(event: &JobEvent) -> Value {
         }),
         JobEvent::Failed(reason) => json!({ "event": "failed", "reason": reason }),
         JobEvent::Cancelled => json!({ "event": "cancelled" }),
+        JobEvent::Saved { steps, state } => {
+            json!({ "event": "saved", "step": steps, "state": state.to_string() })
+        }
     }
 }
 

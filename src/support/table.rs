@@ -3,23 +3,33 @@
 /// Rows of cells under their headings, each column as wide as its widest cell. Control characters,
 /// which a peer may have put into a name, are shown as "?".
 pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
-    let clean = |cell: &str| -> String {
+    let mut lines = vec![headings.map(str::to_string).to_vec()];
+    lines.extend(rows.iter().map(|row| row.to_vec()));
+    columns(&lines)
+}
+
+/// Rows of cells, each column as wide as its widest cell. Control characters are shown as "?".
+pub fn columns(rows: &[Vec<String>]) -> String {
+    let clean = |cell: &String| -> String {
         cell.chars()
             .map(|c| if c.is_control() { '?' } else { c })
             .collect()
     };
-    let mut lines = vec![headings.map(str::to_string)];
-    lines.extend(
-        rows.iter()
-            .map(|row| row.each_ref().map(|cell| clean(cell))),
-    );
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
-    let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));
-    let line = |cells: &[String; N]| {
+    let lines: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(clean).collect())
+        .collect();
+    let count = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = lines.iter().filter_map(|line| line.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    let line = |cells: &Vec<String>| {
         let cells = cells
             .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{cell:<width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_string()
     };
     lines.iter().map(line).collect::<Vec<_>>().join("\n")

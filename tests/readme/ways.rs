@@ -62,6 +62,10 @@ pub const WAYS: &[(&str, Way)] = &[
         ]),
     ),
     (
+        "concord compare out/mine demo/tuned-1",
+        Says(&["last loss", "hash"]),
+    ),
+    (
         "concord init demo/tuned-1 demo/data.txt --output new.yaml",
         Says(&["new.yaml is written"]),
     ),

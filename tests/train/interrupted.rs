@@ -1,6 +1,11 @@
 //! An interrupted training on this machine goes on with the same command.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use crate::jobs::{Home, Job};
+
+/// How often a job is killed at a random step; CONCORD_RESUMES asks for more.
+const KILLS: u64 = 2;
 
 const STEPS: u32 = 120;
 
@@ -69,6 +74,67 @@ fn the_same_command_goes_on_to_the_same_hash() {
         let names = job.entries();
         assert!(!names.contains(&".concord-state".to_string()), "{names:?}");
     }
+}
+
+/// Steps at which nothing is special: other ones each time, and on other plans.
+#[test]
+fn a_job_that_is_killed_at_random_steps_has_the_hash_of_the_undisturbed_one() {
+    let home = Home::new();
+    let more = "save_steps: 7\ngradient_accumulation_steps: 4";
+    let more = |output: &str| {
+        let job = home.job(output, STEPS, "");
+        let text = std::fs::read_to_string(&job.file).unwrap();
+        std::fs::write(&job.file, text.replace("save_steps: 5", more)).unwrap();
+        job
+    };
+    let undisturbed = more("undisturbed").run(&[]).result();
+    let kills = std::env::var("CONCORD_RESUMES").ok();
+    let kills = kills.map_or(KILLS, |kills| kills.parse().expect("a number"));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let mut seed = now.as_nanos() as u64;
+    let mut below = |limit: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % limit
+    };
+    let plans: [&[&str]; 3] = [
+        &[],
+        &["--workers", "local:2"],
+        &["--workers", "local:2", "--plan", "2x1"],
+    ];
+    let signals = ["KILL", "INT", "TERM"];
+    let job = more("out");
+    let (mut at, share) = (0, u64::from(STEPS) / (kills + 1));
+    for _ in 0..kills {
+        at += 1 + below(share);
+        let (signal, plan) = (signals[below(3) as usize], plans[below(3) as usize]);
+        println!("{signal} in step {at}, with {plan:?}");
+        let mut train = job.start(plan);
+        train.until_step(at as u32 - 1);
+        train.signal(signal);
+        assert_eq!(train.end().count("result"), 0);
+    }
+    let result = job.run(plans[below(3) as usize]).result();
+    assert_eq!(result["record_digest"], undisturbed["record_digest"]);
+    job.log_is_whole(u64::from(STEPS), &result);
+}
+
+#[test]
+fn more_steps_are_another_job_and_say_so() {
+    let home = Home::new();
+    let done = home.job("out", 3, "").run(&[]).result();
+    let longer = home.job("out", 5, "");
+    longer.run(&[]).refused(&[
+        "the result of this job with another number of steps",
+        "--overwrite",
+        "initial_adapter",
+    ]);
+    home.job("out", 3, "seed: 5")
+        .run(&[])
+        .refused(&["of another job"]);
+    let anew = longer.run(&["--overwrite"]).result();
+    let undisturbed = home.job("other", 5, "").run(&[]).result();
+    assert_eq!(anew["record_digest"], undisturbed["record_digest"]);
+    assert_ne!(anew["record_digest"], done["record_digest"]);
 }
 
 #[test]

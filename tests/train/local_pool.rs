@@ -1,6 +1,7 @@
 //! The pool that `train` starts on this machine: what it lacks, and what becomes of its folder.
 
 use std::fs;
+use std::process::Command;
 
 use crate::jobs::{Home, Job};
 use crate::running::{Ran, Running, run};
@@ -73,4 +74,58 @@ fn a_job_whose_folder_of_state_is_lost_tells_its_steps_again() {
     let log = job.log();
     assert_eq!((log.len(), &log[0]["step"]), (61, &1.into()));
     assert!(again.stdout.contains("done: 60 steps"), "{again:#?}");
+}
+
+/// kill -9 of a process.
+fn kill(process: u32) {
+    let killed = Command::new("kill")
+        .args(["-9", &process.to_string()])
+        .status();
+    assert!(killed.is_ok_and(|status| status.success()), "it was there");
+}
+
+#[test]
+fn a_worker_and_a_checker_that_are_killed_are_started_again() {
+    let home = Home::new();
+    let more = "gradient_accumulation_steps: 4";
+    let undisturbed = home.job("undisturbed", 300, more).run(&[]).result();
+    let job = home.job("out", 300, more);
+    let mut disturbed = Running::start(&["--json", "train", &job.file]);
+    for (role, at) in [("worker", 20), ("checker", 60)] {
+        disturbed.until_step(at);
+        let members = disturbed.members(role);
+        assert_eq!(members.len(), 1, "one {role}: {members:?}");
+        kill(members[0]);
+    }
+    let ran = disturbed.end().good();
+    for role in ["worker 0", "checker 0"] {
+        let told = ran.stderr.lines().find(|line| line.contains(role));
+        let told = told.unwrap_or_else(|| panic!("nothing of {role}: {}", ran.stderr));
+        assert!(told.contains("is started again"), "{told}");
+    }
+    assert_eq!(ran.result()["record_digest"], undisturbed["record_digest"]);
+}
+
+#[test]
+fn nothing_is_left_in_the_folder_for_temporary_files() {
+    let home = Home::new();
+    let temporary = home.path("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let job = home.job("out", 200, "");
+    let train = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_concord"));
+        command
+            .args(["--json", "train", &job.file])
+            .env("TMPDIR", &temporary);
+        Running::start_command(&mut command)
+    };
+    for signal in ["KILL", "INT", "TERM"] {
+        let mut stopped = train();
+        stopped.until(|object| object["event"] == "step");
+        stopped.signal(signal);
+        stopped.end();
+    }
+    train().end().good();
+    let left: Vec<_> = fs::read_dir(&temporary).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
 }

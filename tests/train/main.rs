@@ -2,10 +2,12 @@
 //! what is told meanwhile.
 
 mod cancelled;
+mod checkpoints;
 mod full_disk;
 mod interrupted;
 mod jobs;
 mod local_pool;
+mod metrics;
 mod output_dir;
 mod running;
 #[path = "../cli/tiny_model.rs"]

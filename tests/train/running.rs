@@ -76,8 +76,13 @@ pub struct Running {
 impl Running {
     /// Starts the program with these arguments.
     pub fn start(args: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_concord"))
-            .args(args)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_concord"));
+        Self::start_command(command.args(args))
+    }
+
+    /// Starts a command.
+    pub fn start_command(command: &mut Command) -> Self {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -132,6 +137,17 @@ impl Running {
     /// Waits for the end of a step, counted from 0.
     pub fn until_step(&mut self, step: u32) {
         self.until(|object| object["event"] == "step" && object["step"] == step);
+    }
+
+    /// The processes of a member that it has started, "worker" or "checker".
+    pub fn members(&self, role: &str) -> Vec<u32> {
+        let pid = self.child.id().to_string();
+        let mut pgrep = Command::new("pgrep");
+        let found = pgrep
+            .args(["-P", &pid, "-f", &format!(" {role} ")])
+            .output();
+        let found = String::from_utf8(found.expect("pgrep is there").stdout).expect("numbers");
+        found.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
     /// Sends a signal, such as "INT".

@@ -26,6 +26,13 @@ impl Core {
             Question::Jobs => ClientResponse::Jobs(self.jobs.summaries()),
             Question::Status => ClientResponse::Status(self.status()),
             Question::Cancel(job) => self.cancel(now, out, &job),
+            Question::Fetched { job, steps } => {
+                let (_, mut context, jobs) = self.split(now, out);
+                if let Some(job) = jobs.get_mut(&job) {
+                    job.note_fetched(&mut context, steps);
+                }
+                ClientResponse::Noted
+            }
         };
         out.tell(CoreEffect::Reply { call, response });
     }

@@ -86,6 +86,12 @@ pub enum Question {
     Status,
     /// Stop a job.
     Cancel(JobId),
+    /// A client has a state of a job.
+    Fetched {
+        job: JobId,
+        /// Steps done in it.
+        steps: u32,
+    },
 }
 
 /// What is to be done. The driver carries effects out in order and waits for each

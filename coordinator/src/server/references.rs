@@ -173,8 +173,8 @@ impl References {
         self.release(&blobs)
     }
 
-    /// The state of a job has changed. One that is over needs no inputs; one that is done needs its
-    /// last state and no other. Gives the states that nothing else needs. Inputs are released, but
+    /// The state of a job has changed. One that is over needs no inputs, and one that is done not
+    /// its first state, either. Gives the states that nothing else needs. Inputs are released, but
     /// not given: another job may be about to name them.
     pub fn set_state(&mut self, job: JobId, state: &JobState) -> Vec<Digest> {
         let Some(held) = self.jobs.get_mut(&job) else {
@@ -186,8 +186,8 @@ impl References {
         );
         let mut old = Vec::new();
         if let JobState::Completed { state: last, .. } = state {
-            held.checkpoints.retain(|_, checkpoint| {
-                let stays = checkpoint.manifest == *last;
+            held.checkpoints.retain(|step, checkpoint| {
+                let stays = *step > 0 || checkpoint.manifest == *last;
                 if !stays {
                     old.append(&mut checkpoint.blobs);
                 }
@@ -296,8 +296,9 @@ mod tests {
             record: blob(99),
             state: Digest::of_value(Domain::Blob, &last),
         };
-        let free = references.set_state(id(1), &done);
+        let free = references.drop_checkpoints(id(1), &[1]);
         assert!(free.contains(&blob(1)) && free.contains(&blob(3)));
+        references.set_state(id(1), &done);
         assert!([4, 2, 5, 101].iter().all(|&b| references.holds(&blob(b))));
         assert!(references.holds(&blob(110)), "the other job needs it");
         assert_eq!(references.set_state(id(2), &JobState::Cancelled), []);

@@ -161,6 +161,9 @@ impl Coordinator for CoordinatorService {
             ClientRequest::Status => self.ask(Question::Status).await?,
             ClientRequest::Cancel(job) => self.ask(Question::Cancel(job)).await?,
             ClientRequest::Bundle(job) => self.bundle(job).await?,
+            ClientRequest::Fetched { job, steps } => {
+                self.ask(Question::Fetched { job, steps }).await?
+            }
         };
         let bytes = canonical::encode(&response);
         Ok(Response::new(Body { bytes }))

@@ -48,6 +48,7 @@ impl Source {
                 min_workers: self.u32(),
                 min_checkers: self.u32(),
                 checkpoint_every: self.u32(),
+                checkpoints_kept: self.u32(),
                 audit_rate_min: self.u64(),
                 audit_rate_new: self.u64(),
                 canary_rate: self.u64(),
@@ -64,6 +65,10 @@ impl Source {
             3 => ClientRequest::Status,
             4 => ClientRequest::Cancel(self.job()),
             5 => ClientRequest::Bundle(self.job()),
+            6 => ClientRequest::Fetched {
+                job: self.job(),
+                steps: self.u32(),
+            },
             _ => panic!("ClientRequest has no variant {variant} to make"),
         }
     }
@@ -118,6 +123,7 @@ impl Source {
             4 => ClientResponse::Cancelled,
             5 => ClientResponse::Bundle(self.digest()),
             6 => ClientResponse::Refused(self.text()),
+            7 => ClientResponse::Noted,
             _ => panic!("ClientResponse has no variant {variant} to make"),
         }
     }
@@ -179,6 +185,10 @@ impl Source {
                 step: self.u32(),
                 best_step: self.u32(),
                 best_loss: self.bits(),
+            },
+            12 => JobEvent::Saved {
+                steps: self.u32(),
+                state: self.digest(),
             },
             _ => panic!("JobEvent has no variant {variant} to make"),
         }

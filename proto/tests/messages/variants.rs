@@ -42,10 +42,10 @@ variants!(
     ToWorker: Welcome Refused Assign Step Scalars Commit Release Abort Flush Forget Audit
         Leave Challenge Serve Unserve AuditAnswer Unreached
 );
-variants!(ClientRequest: MissingBlobs Submit Jobs Status Cancel Bundle);
-variants!(ClientResponse: MissingBlobs Submitted Jobs Status Cancelled Bundle Refused);
-variants!(JobEvent: Waiting Planned Step Lost Audited Convicted Voided Completed Failed Cancelled Evaluated
-    Stopped);
+variants!(ClientRequest: MissingBlobs Submit Jobs Status Cancel Bundle Fetched);
+variants!(ClientResponse: MissingBlobs Submitted Jobs Status Cancelled Bundle Refused Noted);
+variants!(JobEvent: Waiting Planned Step Lost Audited Convicted Voided Completed Failed Cancelled
+    Evaluated Stopped Saved);
 variants!(
     LedgerEvent: Opened Enrolled Planned Started Committed Judged Inconclusive Convicted Voided
         Completed

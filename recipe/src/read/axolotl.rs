@@ -54,6 +54,9 @@ pub fn read(b: &mut JobBuilder) {
     let length = length(b);
     let saves = saves(b);
     let evaluations = evaluations(b);
+    common::kept(b, &["save_total_limit"], 4);
+    let is_wanted = b.flag("use_tensorboard") == Some(true);
+    common::tensorboard(b, "use_tensorboard", is_wanted);
     b.out.rules = Some(Rules {
         length,
         warmup,
@@ -247,12 +250,12 @@ fn saves(b: &mut JobBuilder) -> Saves {
         (Some(_), Some(_), _) => {
             let what = "is given beside save_steps, which Axolotl refuses";
             b.problem("saves_per_epoch", what, "remove one", Some("null"));
-            Saves::End
+            Saves::Never
         }
         (Some(steps), None, _) if steps >= 1.0 => Saves::Every(steps as u64),
         (Some(share), None, _) => Saves::Share(share),
         (None, Some(times), _) => Saves::PerEpoch(times),
-        (None, None, Some("no" | "false" | "best")) => Saves::End,
+        (None, None, Some("no" | "false" | "best")) => Saves::Never,
         (None, None, Some("steps")) => Saves::Every(500),
         (None, None, _) => Saves::PerEpoch(1.0),
     }

@@ -42,6 +42,29 @@ const OTHERS: [(&str, &str, &[&str]); 3] = [
         &["adam_beta1", "adam_beta2", "adam_epsilon", "adam_eps"],
     ),
 ];
+/// How many checkpoints are kept: the first of `keys` with a number above 0; `default` otherwise,
+/// where 0 is all.
+pub fn kept(b: &mut JobBuilder, keys: &[&'static str], default: u64) {
+    for key in keys {
+        let number = b.number(key).filter(|number| *number >= 1.0);
+        if let Some(number) = number {
+            let most = number.min(f64::from(u32::MAX)) as u64;
+            b.put("save_total_limit", most, b.from(key, ""));
+        }
+    }
+    let of = keys.first().copied().unwrap_or("save_total_limit");
+    b.default("save_total_limit", default, of);
+}
+
+/// Whether TensorBoard's files are written, by `key`, and where.
+pub fn tensorboard(b: &mut JobBuilder, key: &str, is_wanted: bool) {
+    if is_wanted {
+        b.put("report_to", "tensorboard", b.from(key, ""));
+        b.copy("logging_dir", "logging_dir");
+    } else if b.has("logging_dir") {
+        b.idle("logging_dir", "no files of TensorBoard are written");
+    }
+}
 
 /// The optimizer by its name.
 pub fn optimizer(b: &mut JobBuilder, key: &str, default: &str) {

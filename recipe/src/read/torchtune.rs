@@ -59,6 +59,11 @@ pub fn read(b: &mut JobBuilder) {
     let warmup = schedule(b);
     let length = length(b);
     let saves = Saves::PerEpoch(1.0);
+    let kept = [
+        "checkpointer.keep_last_n_checkpoints",
+        "keep_last_n_checkpoints",
+    ];
+    common::kept(b, &kept, 0);
     b.out.rules = Some(Rules {
         length,
         warmup,

@@ -44,6 +44,8 @@ pub fn read(
     b.default("recompute", defaults.recompute, "gradient_checkpointing");
     let length = length(b, "max_steps", "num_train_epochs", 3.0);
     let saves = saves(b, "save_steps", 500);
+    common::kept(b, &["save_total_limit"], 0);
+    report_to(b);
     b.out.rules = Some(Rules {
         length,
         warmup,
@@ -87,12 +89,29 @@ pub fn length(b: &mut JobBuilder, steps: &str, epochs: &'static str, default: f6
 fn saves(b: &mut JobBuilder, key: &str, default: u64) -> Saves {
     let steps = b.number(key).filter(|steps| *steps > 0.0);
     match b.word("save_strategy").as_deref() {
-        Some("no" | "false" | "best") => Saves::End,
+        Some("no" | "false" | "best") => Saves::Never,
         Some("epoch") => Saves::PerEpoch(1.0),
         _ => match steps {
             Some(share) if share < 1.0 => Saves::Share(share),
             Some(steps) => Saves::Every(steps as u64),
             None => Saves::Every(default),
         },
+    }
+}
+
+/// Where steps are reported to, besides the log.
+fn report_to(b: &mut JobBuilder) {
+    let trackers = b.names("report_to").unwrap_or_default();
+    let (ours, others): (Vec<_>, Vec<_>) = trackers
+        .into_iter()
+        .filter(|name| name != "none")
+        .partition(|name| matches!(name.as_str(), "tensorboard" | "all"));
+    common::tensorboard(b, "report_to", !ours.is_empty());
+    if !others.is_empty() {
+        let why = format!(
+            "nothing is sent to {}: steps are logged in output_dir/log.jsonl",
+            others.join(", ")
+        );
+        b.idle("report_to", &why);
     }
 }

@@ -44,8 +44,9 @@ pub fn read(b: &mut JobBuilder) {
         None => Saves::Every(100),
         Some(steps) if steps >= 1.0 => Saves::Every(steps as u64),
         Some(share) if share > 0.0 => Saves::Share(share),
-        Some(_) => Saves::End,
+        Some(_) => Saves::Never,
     };
+    common::kept(b, &[], 0);
     b.out.rules = Some(Rules {
         length,
         warmup,

@@ -7,7 +7,7 @@ const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 /// The job: what is trained, for how long, and how.
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 95] = [
+pub(super) const ROWS: [KeyRow; 96] = [
     row("base_model", Same("base_model")),
     row("learning_rate", Same("learning_rate")),
     row("output_dir", Same("output_dir")),
@@ -51,7 +51,8 @@ pub(super) const ROWS: [KeyRow; 95] = [
     row("seed", Same("seed")),
     row("save_steps", Read("`save_steps`; below 1 a share of the job")),
     row("saves_per_epoch", Read("`save_steps` is ceil(steps / (num_epochs saves_per_epoch))")),
-    row("save_strategy", Read("`no` and `best`: the last step alone; `epoch`: each epoch")),
+    row("save_strategy", Read("`no` and `best`: no folders `checkpoint-N`; `epoch`: each epoch")),
+    row("save_total_limit", Read("`save_total_limit`; 4 if absent")),
     row("gradient_checkpointing", Read("`recompute: true`, unless it is false")),
     row("gradient_checkpointing_kwargs selective_checkpointing activation_offloading \
         layer_offloading recompute_layer_types offload",
@@ -203,7 +204,7 @@ pub(super) const DATASETS: [KeyRow; 22] = [
 
 /// Speed, memory, logs and machines.
 #[rustfmt::skip]
-pub(super) const SPEED: [KeyRow; 22] = [
+pub(super) const SPEED: [KeyRow; 24] = [
     row("bf16 fp16 tf32 bfloat16 float16 float32 torch_dtype fp32_norms fp32_norm_classes",
         Idle("results have one arithmetic, NUMERICS.md")),
     row("attn_implementation flash_attention flash_attn_* flash_optimum xformers_attention \
@@ -228,9 +229,11 @@ pub(super) const SPEED: [KeyRow; 22] = [
         max_memory gpu_memory_limit low_cpu_mem_usage experimental_skip_move_to_device \
         auto_find_batch_size dataloader_drop_last embeddings_skip_upcast",
         Idle("the work is cut over workers as --plan says, and the result is the same")),
+    row("use_tensorboard", Read("true: `report_to: tensorboard`")),
+    row("logging_dir", Read("`logging_dir`, with use_tensorboard")),
     row("wandb_* use_wandb mlflow_* use_mlflow hf_mlflow_log_artifacts comet_* use_comet \
-        use_trackio trackio_* swanlab_* use_swanlab use_tensorboard use_otel_metrics otel_* \
-        project_name logging_steps logging_dir include_tokens_per_second include_tkps \
+        use_trackio trackio_* swanlab_* use_swanlab use_otel_metrics otel_* \
+        project_name logging_steps include_tokens_per_second include_tkps \
         profiler_* tensorboard_*", Idle("steps are logged in output_dir/log.jsonl")),
     row("model_type tokenizer_type processor_type type_of_model cls_model_config \
         tokenizer_use_fast tokenizer_legacy is_falcon_derived_model is_llama_derived_model \
@@ -245,9 +248,8 @@ pub(super) const SPEED: [KeyRow; 22] = [
     row("hf_use_auth_token", Idle("set HF_TOKEN for gated models")),
     row("push_dataset_to_hub hub_model_id hub_strategy hub_revision",
         Idle("nothing is pushed: push output_dir yourself")),
-    row("save_total_limit save_only_model save_safetensors save_first_step dynamic_checkpoint \
-        tokenizer_save_jinja_files", Idle("the newest checkpoints are kept, and the result is \
-        safetensors")),
+    row("save_only_model save_safetensors save_first_step dynamic_checkpoint \
+        tokenizer_save_jinja_files", Idle("adapters and weights are safetensors")),
     row("strict debug remove_unused_columns gc_steps gc_collect_steps torch_empty_cache_steps \
         full_finetune test_value base_model_ignore_patterns branch dockerfile_commands gpu \
         gpu_count memory memory_preprocess node_count provider secrets timeout \

@@ -47,7 +47,7 @@ const fn row(keys: &'static str, treat: Treat) -> KeyRow {
 }
 
 /// Concord's own keys at the top of a file.
-pub const OWN_KEYS: [&str; 57] = [
+pub const OWN_KEYS: [&str; 62] = [
     "base_model",
     "load_in_4bit",
     "bnb_4bit_quant_type",
@@ -103,6 +103,11 @@ pub const OWN_KEYS: [&str; 57] = [
     "early_stopping_threshold",
     "loss_watchdog_threshold",
     "loss_watchdog_patience",
+    "save_strategy",
+    "saves_per_epoch",
+    "save_total_limit",
+    "report_to",
+    "logging_dir",
     "precision",
     "recompute",
 ];

@@ -6,12 +6,14 @@ use super::{KeyRow, gaps, row};
 const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 46] = [
+pub(super) const ROWS: [KeyRow; 47] = [
     row("output_dir", Same("output_dir")),
     row("checkpointer.checkpoint_dir", Same("base_model")),
     row("checkpointer._component_ checkpointer.checkpoint_files checkpointer.model_type \
-        checkpointer.output_dir checkpointer.keep_last_n_checkpoints checkpointer.enable_dcp",
+        checkpointer.output_dir checkpointer.enable_dcp",
         Idle("weights are read from the folder, by its config.json")),
+    row("checkpointer.keep_last_n_checkpoints keep_last_n_checkpoints",
+        Read("`save_total_limit`; none is deleted if absent")),
     row("checkpointer.recipe_checkpoint", gaps::RESUME),
     row("checkpointer.adapter_checkpoint", Unless { values: &[""], set: "null",
         else_: "set initial_adapter to a PEFT folder" }),
@@ -85,6 +87,6 @@ pub(super) const ROWS: [KeyRow; 46] = [
         fp8_recipe_name save_every_n_epochs save_every_n_steps name my_components \
         cudnn_deterministic_mode ac_mode ac_option loss.num_output_chunks loss.ignore_index \
         expert_parallel_dim \
-        use_grouped_mm keep_last_n_checkpoints dataset.filter_fn async_generation",
+        use_grouped_mm dataset.filter_fn async_generation",
         Idle("speed, memory, logs and machines change no result")),
 ];

@@ -4,7 +4,7 @@ use super::Treat::{Idle, Read, Same, Unless};
 use super::{KeyRow, gaps, row};
 
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 36] = [
+pub(super) const ROWS: [KeyRow; 39] = [
     row("model_name_or_path", Same("base_model")),
     row("output_dir", Read("`output_dir`; trainer_output if absent")),
     row("learning_rate", Read("`learning_rate`; 5e-5 if absent (TRL: 2e-5)")),
@@ -26,8 +26,11 @@ pub(super) const ROWS: [KeyRow; 36] = [
     row("seed", Same("seed")),
     row("data_seed", Unless { values: &["42", ""], set: "null",
         else_: "data are shuffled by `seed`: remove it" }),
-    row("save_strategy", Read("`no` and `best`: the last step alone; `epoch`: each epoch")),
+    row("save_strategy", Read("`no` and `best`: no folders `checkpoint-N`; `epoch`: each epoch")),
     row("save_steps", Read("`save_steps`; 500 if absent, below 1 a share of the job")),
+    row("save_total_limit", Read("`save_total_limit`; none is deleted if absent")),
+    row("report_to", Read("tensorboard and all: `report_to: tensorboard`; others have no effect")),
+    row("logging_dir", Read("`logging_dir`, with tensorboard")),
     row("gradient_checkpointing", Read("`recompute`")),
     row("resume_from_checkpoint", gaps::RESUME),
     row("neftune_noise_alpha", gaps::NOISE),
@@ -53,10 +56,10 @@ pub(super) const ROWS: [KeyRow; 36] = [
         parallelism_config tpu_* dataloader_num_workers dataloader_pin_memory \
         dataloader_prefetch_factor dataloader_persistent_workers dataset_num_proc \
         auto_find_batch_size remove_unused_columns logging_* log_level log_level_replica \
-        log_on_each_node disable_tqdm report_to run_name project trackio_space_id debug \
+        log_on_each_node disable_tqdm run_name project trackio_space_id debug \
         include_num_input_tokens_seen include_tokens_per_second skip_memory_metrics \
         torch_empty_cache_steps full_determinism restore_callback_states_from_checkpoint \
-        save_total_limit save_only_model save_safetensors save_on_each_node \
+        save_only_model save_safetensors save_on_each_node \
         enable_jit_checkpoint overwrite_output_dir push_to_hub push_to_hub_* hub_* \
         model_revision_of_hub trust_remote_code use_fast_tokenizer token low_cpu_mem_usage \
         jit_mode_eval ray_scope",

@@ -35,7 +35,7 @@ pub(super) const ROWS: [KeyRow; 36] = [
     row("training.num_epochs", Read("`num_epochs`; 1 if absent, 0 is absent")),
     row("training.packing", gaps::PACKING),
     row("training.random_seed", Read("`seed`; 3407 if absent")),
-    row("training.save_steps", Read("`save_steps`; 100 if absent, 0 is the last step alone")),
+    row("training.save_steps", Read("`save_steps`; 100 if absent, 0: no folders `checkpoint-N`")),
     row("training.eval_steps", Read("`eval_steps`, where `val_set_size` is given beside it; 0 is \
         absent")),
     row("training.train_on_completions", Read("true: answers alone are learnt")),

@@ -157,7 +157,7 @@ fn alignment_handbook() {
             ("lora_alpha", "16"),
         ],
     );
-    assert_eq!(found.rules.unwrap().saves, Saves::End);
+    assert_eq!(found.rules.unwrap().saves, Saves::Never);
     assert_eq!(found.datasets[0].kind, RowKind::ByColumns);
     assert_eq!(found.datasets[0].learnt, Learnt::All);
     assert_eq!(found.expected.len(), 1);
@@ -319,6 +319,6 @@ fn unsloth_studio() {
             ("lr_scheduler", "linear_from_zero"),
         ],
     );
-    assert_eq!(found.rules.unwrap().saves, Saves::End);
+    assert_eq!(found.rules.unwrap().saves, Saves::Never);
     assert_eq!(found.datasets[0].learnt, Learnt::Answers);
 }

@@ -168,6 +168,7 @@ impl TrainArgs {
             min_workers: self.min_workers.unwrap_or(if local { workers } else { 1 }),
             min_checkers: self.min_checkers.unwrap_or(checkers),
             checkpoint_every: 1,
+            checkpoints_kept: 0,
             audit_rate_min: probability("--audit-rate", self.audit_rate)?,
             audit_rate_new: probability("--audit-rate-new", self.audit_rate_new)?,
             canary_rate: probability("--canary-rate", self.canary_rate)?,

@@ -10,11 +10,11 @@ use crate::support::bytes::size;
 use crate::support::output::{Output, counted};
 use crate::support::profile::KeptFormats;
 
-/// Prints steps, tokens, memory and disk of a job.
+/// Prints steps, tokens, memory and disk of a job that keeps so many folders of checkpoints.
 ///
 /// # Errors
 /// Where the formats of the model's weights cannot be read.
-pub fn print(ingested: &Ingested, output: &Output) -> anyhow::Result<()> {
+pub fn print(ingested: &Ingested, save_total_limit: u32, output: &Output) -> anyhow::Result<()> {
     let told = ingested.told.iter();
     told.for_each(|told| told.tell(output));
     let (spec, run, steps) = (&ingested.spec, &ingested.run, &ingested.steps);
@@ -24,7 +24,7 @@ pub fn print(ingested: &Ingested, output: &Output) -> anyhow::Result<()> {
     let memory = bytes.stage(Span::from(0..spec.layers), 1).total();
     let sequences = spec.sequences_per_step();
     let tokens = ingested.step_tokens;
-    let needs = room::Needs::of(spec, steps.save);
+    let needs = room::Needs::of(spec, steps, save_total_limit);
     let text = format!(
         "job         {}\nsteps       {}, {} of them warm-up, a checkpoint every {}\nstep        {} \
          of at most {} tokens, on average {tokens} in all\ntokens      {} in all steps\n\

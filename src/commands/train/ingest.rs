@@ -49,6 +49,8 @@ pub struct Ingested {
     pub spec: JobSpec,
     /// Tokens of a step, on average over the data.
     pub step_tokens: u64,
+    /// Sequences of the data.
+    pub sequences: u64,
     /// The profile for the planner.
     pub profile: ModelProfile,
     /// The blobs that the store must have.
@@ -128,6 +130,7 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
     let of_data = u128::from(data.tokens) * u128::from(spec.sequences_per_step());
     Ok(Ingested {
         step_tokens: (of_data / u128::from(data.sequences.max(1))) as u64,
+        sequences: data.sequences,
         spec,
         profile,
         blobs,

@@ -1,13 +1,17 @@
 //! `concord train`: from a job file to a tuned model and its proof.
 
 mod args;
+mod checkpoints;
 mod chunks;
+mod completed;
 mod dry_run;
 mod held_out;
 mod ingest;
 mod output_dir;
 mod packing;
 mod progress;
+mod records;
+mod report;
 mod result;
 mod room;
 mod stop;
@@ -18,22 +22,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use concord_proto::JobId;
+use concord_models::export;
 use concord_proto::client::{
     ClientRequest, ClientResponse, JobState, JobSummary, RunOptions, Submission,
 };
 use concord_proto::session::Role;
+use concord_proto::{JobId, JobSpec};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
-use crate::support::job_file::{self, GivenJob, JobFile};
+use crate::support::job_file::{self, GivenJob, JobFile, explain};
 use crate::support::output::{Output, counted};
 use crate::support::pool::{LocalPool, Troubles};
 use crate::support::signals::EndSignals;
+use checkpoints::Saver;
 use ingest::Ingested;
 use output_dir::log::StepLog;
-use output_dir::{OutputDir, OutputStanding, REPLACED_DIR, apart};
+use output_dir::{AboutJob, OutputDir, OutputStanding, REPLACED_DIR, apart};
+use records::{Board, Records};
 use watch::JobSeen;
 
 pub use args::TrainArgs;
@@ -65,15 +72,15 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     };
     let given = GivenJob::read(path, &args.asked)?;
     if args.explain {
-        job_file::explain::print(&given, output);
+        explain::print(&given, output);
         return JobFile::of(&given).map(drop);
     }
     let job = Arc::new(JobFile::of(&given)?);
-    job_file::explain::tell(&given, output);
+    explain::tell(&given, output);
     let mut options = args.options(&job)?;
     if args.dry_run {
         let ingested = ingest::ingest(&job, output, args.coordinator.is_none())?;
-        return dry_run::print(&ingested, output);
+        return dry_run::print(&ingested, job.save_total_limit, output);
     }
     let mut signals = EndSignals::install()?;
     let mut output_dir = OutputDir::take(&job, args.overwrite)?;
@@ -86,7 +93,12 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     };
     apart::check_base(&output_dir.canonical()?, ingested.folder.dir())?;
     let id = ingested.spec.id();
+    output_dir.describe(AboutJob {
+        apart_from_steps: apart_from_steps(&ingested.spec),
+        settings: explain::settings(&given),
+    });
     options.checkpoint_every = ingested.steps.save;
+    options.checkpoints_kept = checkpoints::most_kept(&job, &ingested.steps);
     match output_dir.hold(id, &options.name, job.adapter)? {
         OutputStanding::Done(told) => return result::tell_again(&output_dir, &told, output),
         OutputStanding::ToDo => {}
@@ -94,8 +106,7 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     let state = args.state_dir(&output_dir.state_dir());
     room::check(
         &output_dir,
-        &ingested.spec,
-        ingested.steps.save,
+        &room::Needs::of(&ingested.spec, &ingested.steps, job.save_total_limit),
         state.as_deref(),
     )?;
     let run = Run {
@@ -108,6 +119,14 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     };
     run.to_the_end(&args, options, &mut output_dir, &mut signals)
         .await
+}
+
+/// A digest of all that a job is but for its steps and its warm-up.
+fn apart_from_steps(spec: &JobSpec) -> String {
+    let mut spec = spec.clone();
+    spec.steps = 1;
+    spec.schedule.warmup_steps = 0;
+    spec.id().to_string()
 }
 
 /// Reads model and data in a thread of its own, which the end of the program does not wait for.
@@ -257,8 +276,15 @@ impl Run<'_> {
             log.begin_anew();
         }
         let steps = self.ingested.spec.steps;
-        let watched = watch::watch(url, self.id, steps, self.output, &mut log, &self.seen);
+        let board = self.open_board(output_dir, !goes_on)?;
+        let mut records = Records {
+            log,
+            saver: Saver::new(url, self, output_dir),
+            board,
+        };
+        let watched = watch::watch(url, self.id, steps, self.output, &mut records, &self.seen);
         let done = watched.await?;
+        let mut log = records.log;
         // The coordinator may have been restarted since the job was submitted.
         let client = Client::connect(url).await?;
         let bundle =
@@ -270,9 +296,44 @@ impl Run<'_> {
             "inconclusive": done.inconclusive, "output_dir": self.job.output_dir,
             "bundle": bundle,
         });
+        tell_failure(self.write_report(output_dir, &log, &object));
         output_dir.finish(&object)?;
         log.finish(&object);
         self.output.result(&in_words(&object), &object);
+        Ok(())
+    }
+
+    /// The event file for TensorBoard, if the job asks for one; it is a part of the result where it
+    /// lies in the output folder.
+    fn open_board(
+        &self,
+        output_dir: &mut OutputDir,
+        is_new: bool,
+    ) -> anyhow::Result<Option<Board>> {
+        let Some(dir) = &self.job.tensorboard_dir else {
+            return Ok(None);
+        };
+        let board = Board::open(dir, self.id, is_new);
+        if let Ok(file) = board.path().strip_prefix(output_dir.dir()) {
+            output_dir.note_files(&[file.to_string_lossy().into_owned()])?;
+        }
+        Ok(Some(board))
+    }
+
+    /// Writes the page of the run into the output folder.
+    fn write_report(
+        &self,
+        output_dir: &mut OutputDir,
+        log: &StepLog,
+        result: &Value,
+    ) -> anyhow::Result<()> {
+        let path = output_dir.dir().join(report::FILE);
+        let history = log.history(self.ingested.spec.steps);
+        let (settings, checkpoints) = (output_dir.settings(), output_dir.checkpoints());
+        let name = self.job.output_dir.display().to_string();
+        let page = report::page(&name, settings, &history, result, &checkpoints);
+        output_dir.note_files(&[report::FILE.to_string()])?;
+        export::replace_file(&path, |out| out.write_all(page.as_bytes()))?;
         Ok(())
     }
 
@@ -313,8 +374,8 @@ impl Run<'_> {
         };
         if goes_on && !self.is_local && !self.output.is_json() {
             eprintln!(
-                "the coordinator has this job already: it keeps its plan, rates and numbers of \
-                 members, and options of this command change none of them"
+                "the coordinator has this job already: it keeps its audit rates and, while it has \
+                 one, its plan, and options of this command change neither"
             );
         }
         let request = ClientRequest::Submit(Box::new(submission));

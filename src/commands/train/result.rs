@@ -2,7 +2,6 @@
 //! files are written and checked in a staging folder, and then moved into place.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -17,9 +16,10 @@ use concord_runtime::{blobs, tensor_blob};
 use concord_verify::training::bundle::{self, Bundle};
 use serde_json::{Value, json};
 
+use super::completed::Completed;
 use super::ingest::Ingested;
-use super::output_dir::{OutputDir, remove_folder};
-use super::{forget_state, in_words, watch};
+use super::output_dir::{OutputDir, files, remove_folder, sync};
+use super::{forget_state, in_words};
 use crate::support::client::Client;
 use crate::support::job_file::JobFile;
 use crate::support::output::Output;
@@ -42,7 +42,7 @@ pub async fn write(
     id: JobId,
     job: &JobFile,
     ingested: &Ingested,
-    done: &watch::Completed,
+    done: &Completed,
     output_dir: &mut OutputDir,
 ) -> anyhow::Result<PathBuf> {
     let staging = output_dir.staging_dir();
@@ -115,6 +115,21 @@ async fn write_to(
     // An interrupted earlier run may have left it.
     remove_folder(staging)?;
     std::fs::create_dir(staging).with_context(|| format!("cannot make {}", staging.display()))?;
+    save_weights(staging, job, ingested, tensors)?;
+    bundle.write_dir(&staging.join(PROOF))?;
+    check(staging)
+}
+
+/// Writes trained tensors into a folder, as an adapter or as the weights of a model.
+///
+/// # Errors
+/// Where the disk is full.
+pub(super) fn save_weights(
+    folder: &Path,
+    job: &JobFile,
+    ingested: &Ingested,
+    tensors: BTreeMap<String, Tensor>,
+) -> anyhow::Result<()> {
     match &ingested.lora {
         Some(lora) => {
             let adapter = Adapter {
@@ -122,18 +137,21 @@ async fn write_to(
                 tensors,
             };
             let base = base_model_name(&job.base_model)?;
-            adapter.save(staging, ingested.folder.config(), &base)?;
+            adapter.save(folder, ingested.folder.config(), &base)?;
         }
         None => {
             let dtype = Some(export::ExportDtype::F32);
-            export::save_model(staging, &ingested.folder, &tensors, dtype)?;
+            export::save_model(folder, &ingested.folder, &tensors, dtype)?;
         }
     }
-    bundle.write_dir(&staging.join(PROOF))?;
-    check(staging)
+    Ok(())
 }
 
-async fn fetch_values(
+/// Fetches the tensors of a state by its blob address.
+///
+/// # Errors
+/// Where a blob is missing, or is not what the job trains.
+pub(super) async fn fetch_values(
     client: &Client,
     spec: &JobSpec,
     state: Digest,
@@ -190,39 +208,6 @@ fn place(staging: &Path, output_dir: &mut OutputDir) -> anyhow::Result<()> {
     }
     sync(&dir.join(PROOF))?;
     sync(&dir)
-}
-
-/// The files of a folder and its subfolders, by their paths within it.
-fn files(dir: &Path) -> anyhow::Result<Vec<String>> {
-    let mut files = Vec::new();
-    let mut folders = vec![String::new()];
-    while let Some(folder) = folders.pop() {
-        let path = dir.join(&folder);
-        let cannot = || format!("cannot list {}", path.display());
-        for entry in std::fs::read_dir(&path).with_context(cannot)? {
-            let entry = entry.with_context(cannot)?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let name = match folder.as_str() {
-                "" => name,
-                folder => format!("{folder}/{name}"),
-            };
-            match entry.file_type().with_context(cannot)?.is_dir() {
-                true => folders.push(name),
-                false => files.push(name),
-            }
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// Makes renames in a folder survive a crash of the machine.
-fn sync(dir: &Path) -> anyhow::Result<()> {
-    if cfg!(unix) {
-        let synced = File::open(dir).and_then(|dir| dir.sync_all());
-        synced.with_context(|| format!("cannot write {}", dir.display()))?;
-    }
-    Ok(())
 }
 
 /// The name of the base model in an adapter's files. For a folder it is the absolute path, because

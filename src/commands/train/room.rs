@@ -3,13 +3,17 @@
 use std::path::Path;
 
 use anyhow::bail;
-use concord_proto::JobSpec;
+use concord_proto::{AdapterSpec, JobSpec};
 
 use super::output_dir::OutputDir;
 use crate::support::bytes::size;
+use crate::support::job_file::Steps;
 
 /// Bytes of a result besides its tensors: tokenizer, configuration, proof.
 const SMALL_FILES_BYTES: u64 = 1 << 20;
+
+/// Bytes of a checkpoint's folder besides its tensors, where it is an adapter.
+const FOLDER_BYTES: u64 = 1 << 14;
 
 /// Bytes of a value in a result, and in a checkpoint, which has its moments, too.
 const VALUE_BYTES: u64 = 4;
@@ -23,7 +27,7 @@ const FILES_MAX: usize = 1_000_000;
 /// Bytes that a job writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
-    /// The files of the result.
+    /// The files of the result, and its folders of checkpoints.
     pub result: u64,
     /// The checkpoints that are certainly on the disk at the same time.
     pub checkpoints: u64,
@@ -32,22 +36,32 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// The bytes of a job with a checkpoint every `save_steps` steps.
-    pub fn of(spec: &JobSpec, save_steps: u32) -> Self {
+    /// The bytes of a job with these steps, which keeps at most `limit` folders of checkpoints, or
+    /// all for 0.
+    pub fn of(spec: &JobSpec, steps: &Steps, limit: u32) -> Self {
         let values = trained_values(spec);
         let moments = spec.optimizer.rule.moment_bytes(values);
         let one = values.saturating_mul(VALUE_BYTES).saturating_add(moments);
         // The next checkpoint is written while the previous one is there. The last state is always
         // a checkpoint.
-        let is_saved_before = (1..spec.steps).contains(&save_steps);
+        let is_saved_before = (1..spec.steps).contains(&steps.save);
         let (least, most) = match is_saved_before {
             true => (2, CHECKPOINTS_MAX),
             false => (1, 1),
         };
+        let weights = values.saturating_mul(VALUE_BYTES);
+        let folders = match steps.has_folders {
+            true => u64::from(most_folders(spec.steps, steps.save, limit)),
+            false => 0,
+        };
+        let folder = weights.saturating_add(match spec.adapter {
+            AdapterSpec::Full => SMALL_FILES_BYTES,
+            AdapterSpec::Lora { .. } => FOLDER_BYTES,
+        });
         Self {
-            result: values
-                .saturating_mul(VALUE_BYTES)
-                .saturating_add(SMALL_FILES_BYTES),
+            result: weights
+                .saturating_add(SMALL_FILES_BYTES)
+                .saturating_add(folder.saturating_mul(folders)),
             checkpoints: one.saturating_mul(least),
             checkpoints_max: one.saturating_mul(most),
         }
@@ -69,19 +83,13 @@ enum Free {
 ///
 /// # Errors
 /// Saying what is needed and what is free.
-pub fn check(
-    output_dir: &OutputDir,
-    spec: &JobSpec,
-    save_steps: u32,
-    state: Option<&Path>,
-) -> anyhow::Result<()> {
+pub fn check(output_dir: &OutputDir, needs: &Needs, state: Option<&Path>) -> anyhow::Result<()> {
     let Some(free) = measure(output_dir.dir(), state) else {
         return Ok(());
     };
-    let needs = Needs::of(spec, save_steps);
     let output = output_dir.dir().display().to_string();
     let state = state.unwrap_or(output_dir.dir()).display().to_string();
-    if let Some(warning) = decide(needs, free, &output, &state)? {
+    if let Some(warning) = decide(*needs, free, &output, &state)? {
         eprintln!("{warning}");
     }
     Ok(())
@@ -138,6 +146,15 @@ fn warning(place: &str, free: u64, may_need: u64) -> String {
         size(free),
         size(may_need)
     )
+}
+
+/// The most folders of checkpoints at a time: the next one is written before the oldest is deleted.
+fn most_folders(steps: u32, every: u32, limit: u32) -> u32 {
+    let all = steps.div_ceil(every.max(1));
+    match limit {
+        0 => all,
+        limit => all.min(limit.saturating_add(1)),
+    }
 }
 
 fn trained_values(spec: &JobSpec) -> u64 {

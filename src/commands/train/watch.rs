@@ -4,32 +4,16 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use concord_proto::JobId;
 use concord_proto::client::JobEvent;
-use concord_proto::{Digest, JobId};
 use concord_runtime::Backoff;
 
-use super::output_dir::log::StepLog;
+use super::completed::{Completed, StepSums};
 use super::progress::TrainProgress;
+use super::records::Records;
 use crate::support::client::{Client, JobEvents};
 use crate::support::job_events::as_json;
 use crate::support::output::Output;
-
-/// The outcome of a completed job.
-#[derive(Clone, Copy, Debug)]
-pub struct Completed {
-    /// Digest of the last step record.
-    pub record: Digest,
-    /// Blob address of the last state.
-    pub state: Digest,
-    /// Audits that agreed.
-    pub audits: u64,
-    /// Drawn leaves that could not be re-run.
-    pub inconclusive: u64,
-    /// Mean loss of the last step.
-    pub loss: f32,
-    /// Tokens per second, over all committed steps.
-    pub tokens_per_second: f64,
-}
 
 /// The progress of a job, for code that runs while the job is watched.
 #[derive(Debug, Default)]
@@ -69,7 +53,7 @@ impl JobSeen {
 /// How long a lost coordinator may take to come back.
 const RETURN_MAX: Duration = Duration::from_secs(60);
 
-/// Shows the events of a job until it ends, writes its steps to `log`, and notes its progress in
+/// Shows the events of a job until it ends, gives them to `records`, and notes its progress in
 /// `seen`. Waits for a coordinator that is restarted meanwhile.
 ///
 /// # Errors
@@ -79,11 +63,11 @@ pub async fn watch(
     job: JobId,
     steps: u32,
     output: &Output,
-    log: &mut StepLog,
+    records: &mut Records<'_>,
     seen: &JobSeen,
 ) -> anyhow::Result<Completed> {
     let mut progress = TrainProgress::new(steps, output);
-    let mut sum = Sum::default();
+    let mut sums = StepSums::default();
     let mut stream = EventStream {
         url,
         job,
@@ -99,7 +83,7 @@ pub async fn watch(
             continue;
         }
         output.result("", &as_json(&event));
-        let is_news = log.take(&event);
+        let is_news = records.take(&event).await;
         progress.show(&event, is_news);
         seen.note(&event);
         match &event {
@@ -107,7 +91,7 @@ pub async fn watch(
             JobEvent::Cancelled => bail!("the job was cancelled; the same command goes on with it"),
             _ => {}
         }
-        if let Some(completed) = sum.add(&event) {
+        if let Some(completed) = sums.add(&event) {
             progress.finish();
             return Ok(completed);
         }
@@ -175,46 +159,5 @@ impl EventStream<'_> {
         let client = Client::connect(self.url).await?;
         self.events = Some(client.watch(self.job, self.seen).await?);
         Ok(())
-    }
-}
-
-/// Sums over the steps.
-#[derive(Default)]
-struct Sum {
-    loss: f32,
-    tokens: u64,
-    time: Duration,
-}
-
-impl Sum {
-    /// Takes in an event. For the last one, returns the outcome.
-    fn add(&mut self, event: &JobEvent) -> Option<Completed> {
-        match event {
-            JobEvent::Step {
-                loss,
-                tokens,
-                micros,
-                ..
-            } => {
-                self.loss = loss.get();
-                self.tokens += tokens;
-                self.time += Duration::from_micros(*micros);
-                None
-            }
-            JobEvent::Completed {
-                record,
-                state,
-                audits,
-                inconclusive,
-            } => Some(Completed {
-                record: *record,
-                state: *state,
-                audits: *audits,
-                inconclusive: *inconclusive,
-                loss: self.loss,
-                tokens_per_second: self.tokens as f64 / self.time.as_secs_f64().max(1e-6),
-            }),
-            _ => None,
-        }
     }
 }

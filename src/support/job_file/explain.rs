@@ -44,6 +44,12 @@ pub fn print(given: &GivenJob, output: &Output) {
     }
 }
 
+/// Each key of the job with its value as text.
+pub fn settings(given: &GivenJob) -> Vec<(String, String)> {
+    let values = values(given).into_iter();
+    values.map(|(path, value, _)| (path, value)).collect()
+}
+
 fn idle(given: &GivenJob, output: &Output) {
     if !given.resolved.idle.is_empty() {
         output.result("\naccepted, and without effect here:", &Value::Null);
@@ -100,7 +106,7 @@ fn timing(given: &GivenJob, name: &str) -> Option<Option<(String, String, Option
         "num_epochs" => rules.length.num_epochs.map(|epochs| epochs.to_string()),
         "warmup_steps" => Some(rules.warmup.to_string()),
         "save_steps" => Some(rules.saves.to_string()),
-        "warmup_ratio" => None,
+        "warmup_ratio" | "save_strategy" | "saves_per_epoch" => None,
         _ => return None,
     };
     let source = ValueSource {

@@ -145,7 +145,7 @@ pub(super) const CURVES: [&str; 7] = [
 
 /// Every key, in the order of the help page.
 #[rustfmt::skip]
-pub(super) const KEYS: [Key; 78] = [
+pub(super) const KEYS: [Key; 83] = [
     key(Job, "base_model", Model, Refused, "the model that is tuned"),
     key(Job, "load_in_4bit", Flag, Is("false"),
         "whether the matrices of the layers are quantised to 4 bits as they are read: QLoRA; what \
@@ -284,7 +284,19 @@ pub(super) const KEYS: [Key; 78] = [
     key(Job, "shuffle", Flag, Means("true; false for a file of tokens"),
         "whether each round of the data has a new order of sequences"),
     key(Job, "output_dir", Path, Refused, "the folder of the result and its proof"),
-    key(Job, "save_steps", Whole(1, STEPS_MAX), Is("10"), "steps between two checkpoints"),
+    key(Job, "save_steps", Whole(1, STEPS_MAX), Is("10"),
+        "steps between two checkpoints, from which an interrupted job goes on"),
+    key(Job, "save_strategy", Words(&["steps", "epoch", "no"]), Is("steps"),
+        "when a checkpoint is also written as a folder checkpoint-N in output_dir, an adapter or a \
+        model with trainer_state.json: after save_steps and at the end, each epoch, or never"),
+    key(Job, "saves_per_epoch", Positive, Means("what save_steps says"),
+        "checkpoints of each epoch, instead of save_steps"),
+    key(Job, "save_total_limit", Whole(0, STEPS_MAX), Is("2"),
+        "the most folders checkpoint-N that are kept, the newest; 0 keeps all"),
+    key(Job, "report_to", Words(&["none", "tensorboard"]), Is("none"),
+        "where steps are written besides output_dir/log.jsonl: tensorboard makes event files"),
+    key(Job, "logging_dir", Path, Means("runs in output_dir"),
+        "for report_to: tensorboard: the folder of the event files"),
     key(Job, "val_set_size", ShareOrCount, Means("nothing is held out"),
         "how much of the data is held out, and never learnt: a share, rounded up, or so many \
         examples, drawn by seed"),

@@ -98,6 +98,10 @@ pub struct JobFile {
     pub shuffle: bool,
     /// Where the result goes.
     pub output_dir: PathBuf,
+    /// Most folders of checkpoints that are kept; 0 is all.
+    pub save_total_limit: u32,
+    /// The folder of TensorBoard's event files, if any are written.
+    pub tensorboard_dir: Option<PathBuf>,
     /// Bits of the operands of products.
     pub precision: PrecisionSpec,
     /// Whether short examples share a sequence.
@@ -164,6 +168,8 @@ impl JobFile {
             shuffle: datasets::shuffle(&keys, &datasets)?,
             datasets,
             output_dir: keys.path("output_dir")?.into(),
+            save_total_limit: keys.whole("save_total_limit")?,
+            tensorboard_dir: tensorboard_dir(&keys)?,
             precision: precision(&keys)?,
             sample_packing: keys.flag("sample_packing")?,
             recompute: keys.flag("recompute")?,
@@ -347,6 +353,19 @@ fn load_in(keys: &Keys, adapter: AdapterKind) -> anyhow::Result<Option<QuantForm
              quantised; remove it, or set `adapter: lora`",
             keys.place(key)
         ),
+    }
+}
+
+/// Where event files go, if any are written.
+fn tensorboard_dir(keys: &Keys) -> anyhow::Result<Option<PathBuf>> {
+    let dir = keys.path_if("logging_dir")?.map(PathBuf::from);
+    match keys.word("report_to", &[false, true])? {
+        true => {
+            let runs = Path::new(&keys.path("output_dir")?).join("runs");
+            Ok(Some(dir.unwrap_or(runs)))
+        }
+        false if dir.is_some() => Err(keys.idle("logging_dir", "without `report_to: tensorboard`")),
+        false => Ok(None),
     }
 }
 

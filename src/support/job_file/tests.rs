@@ -336,6 +336,38 @@ fn a_value_out_of_range_is_refused_with_what_is_allowed() {
 }
 
 #[test]
+fn checkpoints_follow_from_steps_and_epochs() {
+    let settled = |line: &str| {
+        let job = with("", line).unwrap();
+        // 30 steps of 16 sequences: three passes.
+        let steps = job.timing.settle(160, 2, 8).unwrap();
+        (steps.save, steps.has_folders, job.save_total_limit)
+    };
+    assert_eq!(settled("save_steps: 7"), (7, true, 2));
+    assert_eq!(settled("save_strategy: epoch"), (10, true, 2));
+    assert_eq!(
+        settled("saves_per_epoch: 2\nsave_total_limit: 0"),
+        (5, true, 0)
+    );
+    assert_eq!(settled("save_strategy: no\nsave_steps: 4"), (4, false, 2));
+    for (lines, key) in [
+        ("save_steps: 7\nsaves_per_epoch: 2", "saves_per_epoch"),
+        ("save_steps: 7\nsave_strategy: epoch", "save_steps"),
+        (
+            "saves_per_epoch: 2\nsave_strategy: epoch",
+            "saves_per_epoch",
+        ),
+        ("logging_dir: runs", "logging_dir"),
+    ] {
+        let error = refusal("", lines);
+        assert!(error.contains(&format!("`{key}` has no effect")), "{error}");
+    }
+    let job = with("", "report_to: tensorboard").unwrap();
+    let runs = job.output_dir.join("runs");
+    assert_eq!(job.tensorboard_dir, Some(runs));
+}
+
+#[test]
 fn steps_follow_from_epochs_and_shares() {
     let job = with("max_steps", "num_epochs: 2.5").unwrap();
     // 1,001 sequences, 16 a step.

@@ -16,6 +16,8 @@ pub struct JobTiming {
     length: Length,
     warmup: Warmup,
     saves: Saves,
+    /// Whether checkpoints are also written as folders.
+    has_folders: bool,
 }
 
 /// Steps of a job.
@@ -26,6 +28,8 @@ pub struct Steps {
     pub warmup: u32,
     /// Steps between two checkpoints.
     pub save: u32,
+    /// Whether checkpoints are also written as folders in `output_dir`.
+    pub has_folders: bool,
 }
 
 impl JobTiming {
@@ -39,6 +43,7 @@ impl JobTiming {
                 length: rules.length,
                 warmup: rules.warmup,
                 saves: rules.saves,
+                has_folders: rules.saves != Saves::Never,
             });
         }
         let length = Length {
@@ -62,8 +67,9 @@ impl JobTiming {
             let allowed = format!("a whole number from 0 to {most} (max_steps)");
             return Err(keys.bad("warmup_steps", allowed));
         }
-        let saves = Saves::Every(keys.whole_if("save_steps")?.map_or(SAVE_STEPS, u64::from));
+        let (saves, has_folders) = saves(keys)?;
         Ok(Self {
+            has_folders,
             length,
             warmup,
             saves,
@@ -81,7 +87,7 @@ impl JobTiming {
     /// # Errors
     /// Where there are none, or too many.
     pub fn settle(&self, sequences: u64, batch: u32, accumulation: u32) -> anyhow::Result<Steps> {
-        let (batch, accumulation) = (batch.into(), accumulation.into());
+        let (batch, accumulation): (u64, u64) = (batch.into(), accumulation.into());
         let steps = self.length.steps(sequences, batch, accumulation);
         let Some(steps) = steps else {
             bail!("the data have {sequences} sequences, too few for a step");
@@ -91,12 +97,16 @@ impl JobTiming {
         let count = steps_fit
             .with_context(|| format!("the job has {steps} steps; {STEPS_MAX} are the most"))?;
         let warmup = self.warmup.steps(steps);
+        let of_step = batch as f64 * accumulation as f64;
+        let passes = steps as f64 * of_step / sequences as f64;
+        let epochs = self.length.num_epochs.unwrap_or(passes);
         Ok(Steps {
             steps: count,
             warmup: whole(warmup).unwrap_or(u32::MAX).min(STEPS_MAX),
-            save: whole(self.saves.every(steps, self.length.num_epochs))
+            save: whole(self.saves.every(steps, Some(epochs)))
                 .unwrap_or(STEPS_MAX)
                 .min(STEPS_MAX),
+            has_folders: self.has_folders,
         })
     }
 
@@ -111,5 +121,32 @@ impl JobTiming {
     /// The epochs, where the steps depend on them.
     pub fn epochs(&self) -> Option<f64> {
         self.length.num_epochs.filter(|_| self.length.needs_rows())
+    }
+}
+
+/// When an own job file asks for checkpoints, and whether they become folders.
+fn saves(keys: &Keys) -> anyhow::Result<(Saves, bool)> {
+    let steps = keys.whole_if("save_steps")?;
+    let often = keys.exact_if("saves_per_epoch")?;
+    if often.is_some() && steps.is_some() {
+        return Err(keys.idle("saves_per_epoch", "beside `save_steps`"));
+    }
+    let by_number = match often {
+        Some(often) => Saves::PerEpoch(often),
+        None => Saves::Every(steps.map_or(SAVE_STEPS, u64::from)),
+    };
+    // Without folders, an interrupted job still goes on from its checkpoints.
+    let strategies = [
+        (by_number, true),
+        (Saves::PerEpoch(1.0), true),
+        (by_number, false),
+    ];
+    let found = keys.word("save_strategy", &strategies)?;
+    let given = ["save_steps", "saves_per_epoch"];
+    match given.into_iter().find(|key| keys.has(key)) {
+        Some(key) if found != (by_number, found.1) => {
+            Err(keys.idle(key, "with `save_strategy: epoch`"))
+        }
+        _ => Ok(found),
     }
 }

@@ -1,8 +1,9 @@
 //! What can be done for a job now. Called after every event.
 
+use concord_proto::client::JobEvent;
 use concord_proto::ledger::Offence;
 use concord_proto::session::ToWorker;
-use concord_proto::{Digest, TensorState, WorkerId, canonical};
+use concord_proto::{Digest, Domain, TensorState, WorkerId, canonical};
 
 use super::active_plan::ActivePlan;
 use super::conviction::Conviction;
@@ -78,7 +79,49 @@ impl TrainingJob {
         if oldest.is_some_and(|oldest| steps >= oldest.saturating_add(window)) {
             return;
         }
+        if self.is_held_by_save() {
+            return;
+        }
+        if self.is_to_save() {
+            self.flush_committed(context);
+        }
         self.start_step(context);
+    }
+
+    /// Whether a client is to get the present state, and it is not in the store.
+    fn is_to_save(&self) -> bool {
+        self.saves.is_due(self.spec(), self.committed.steps()) && !self.committed.is_stored()
+    }
+
+    /// Whether the next step has to wait: the present state is to be saved, and an earlier one is
+    /// still on its way into the store.
+    pub(super) fn is_held_by_save(&self) -> bool {
+        let steps = self.committed.steps();
+        let is_behind = self.flush.as_ref().is_some_and(|f| f.step() < steps);
+        self.is_to_save() && is_behind
+    }
+
+    /// A client has the state after so many updates.
+    pub(in crate::core) fn note_fetched(&mut self, context: &mut EventContext, updates: u32) {
+        self.saves.fetched(self.order.spec(), updates);
+        self.drop_checkpoints(context);
+    }
+
+    /// Drops the states in the store that nobody needs.
+    pub(super) fn drop_checkpoints(&mut self, context: &mut EventContext) {
+        let oldest = self.audits.oldest_step();
+        let floor = oldest.unwrap_or(self.committed.steps());
+        let is_done = self.all_committed() && self.audits.are_closed();
+        let waits = |steps| self.saves.wait_for(steps);
+        // Once nobody can be convicted any more, no state is gone back to.
+        let steps = match is_done {
+            true => self.committed.drop_all_old(self.order.spec(), waits),
+            false => self.committed.drop_old(self.order.spec(), floor, waits),
+        };
+        if !steps.is_empty() {
+            let job = self.order.id;
+            context.out.persist(Change::DropCheckpoints { job, steps });
+        }
     }
 
     /// Without a plan: see to it that the committed state is in the store, then plan.
@@ -184,13 +227,17 @@ impl TrainingJob {
                     job,
                     state: state.clone(),
                 });
-                let oldest = self.audits.oldest_step();
-                let floor = oldest.unwrap_or(self.committed.steps());
+                let (steps, digest) = (state.step, Digest::of_value(Domain::Blob, &state));
+                self.committed.add_checkpoint(state);
                 let spec = self.order.spec();
-                let steps = self.committed.add_checkpoint(spec, state, floor);
-                if !steps.is_empty() {
-                    context.out.persist(Change::DropCheckpoints { job, steps });
+                if self.saves.add(spec, steps) {
+                    let saved = JobEvent::Saved {
+                        steps: spec.updates_before(steps),
+                        state: digest,
+                    };
+                    self.journal.publish(context, saved);
                 }
+                self.drop_checkpoints(context);
             }
             FlushCheck::Missing(worker) => {
                 context.members.pause(context.now, &worker, LIAR_PAUSE_US);

@@ -145,34 +145,36 @@ impl Committed {
         newest.map(|(_, state)| state)
     }
 
-    /// Notes that a state is in the store. Gives the steps of stored states that are no longer
-    /// needed. A conviction goes back to the checkpoint before the culprit's first part, or before
-    /// `floor`, the oldest open audit: other old ones, except for the start and the best, are never
-    /// needed again.
-    pub(super) fn add_checkpoint(
+    /// Notes that a state is in the store.
+    pub(super) fn add_checkpoint(&mut self, state: StateManifest) {
+        self.checkpoints.insert(state.step, state);
+    }
+
+    /// The steps of the states in the store.
+    pub(super) fn stored(&self) -> impl Iterator<Item = u32> {
+        self.checkpoints.keys().copied()
+    }
+
+    /// Drops stored states that are no longer needed, except for those that `stay`. Gives their
+    /// steps. A conviction goes back to the checkpoint before the culprit's first part, or before
+    /// `floor`, the oldest open audit: other old ones, except for the start and the best, are
+    /// never needed again.
+    pub(super) fn drop_old(
         &mut self,
         spec: &JobSpec,
-        state: StateManifest,
         floor: u32,
+        stay: impl Fn(u32) -> bool,
     ) -> Vec<u32> {
-        self.checkpoints.insert(state.step, state);
         let targets = self.first_part.values().copied().chain([floor]);
         let newest = targets.filter_map(|steps| self.newest_checkpoint(steps));
         let mut needed: BTreeSet<u32> = newest.map(|state| state.step).collect();
-        if spec
-            .evaluation
-            .is_some_and(|evaluation| evaluation.keep_best)
-        {
-            // Also where the job goes back to one of these.
-            let ends = needed.iter().copied().chain([self.steps]);
-            let best = ends.filter_map(|end| {
-                let losses = self.losses.iter().take(end as usize).copied();
-                Course::of(spec, losses).best()
-            });
-            let best: Vec<u32> = best.map(|(step, _)| step + 1).collect();
-            needed.extend(best);
-        }
-        let old = |step: &u32| *step > 0 && *step < floor && !needed.contains(step);
+        // Also where the job goes back to one of these.
+        let ends: Vec<u32> = needed.iter().copied().chain([self.steps]).collect();
+        needed.extend(
+            ends.into_iter()
+                .filter_map(|end| self.best_state(spec, end)),
+        );
+        let old = |step: &u32| *step > 0 && *step < floor && !needed.contains(step) && !stay(*step);
         let dropped: Vec<u32> = self.checkpoints.keys().copied().filter(old).collect();
         if !dropped.is_empty() {
             self.checkpoints.retain(|step, _| !old(step));
@@ -180,6 +182,26 @@ impl Committed {
             let from = oldest.unwrap_or(0);
             self.records.retain(|step, _| *step + 1 >= from);
         }
+        dropped
+    }
+
+    /// The state that comes out if the job ends after `end` steps, where that is the best and not
+    /// the last one.
+    fn best_state(&self, spec: &JobSpec, end: u32) -> Option<u32> {
+        spec.evaluation.filter(|evaluation| evaluation.keep_best)?;
+        let losses = self.losses.iter().take(end as usize).copied();
+        Course::of(spec, losses).best().map(|(step, _)| step + 1)
+    }
+
+    /// Drops the stored states of a job that is done, but for the first, the last, the best if that
+    /// comes out, and those that `stay`. Gives their steps.
+    pub(super) fn drop_all_old(&mut self, spec: &JobSpec, stay: impl Fn(u32) -> bool) -> Vec<u32> {
+        let last = self.steps;
+        let best = self.best_state(spec, last);
+        let stays = |step: u32| best == Some(step) || stay(step);
+        let old = |step: &u32| *step > 0 && *step < last && !stays(*step);
+        let dropped: Vec<u32> = self.stored().filter(old).collect();
+        self.checkpoints.retain(|step, _| !old(step));
         dropped
     }
 

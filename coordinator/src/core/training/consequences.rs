@@ -237,6 +237,7 @@ impl TrainingJob {
         }
         self.flush = None;
         self.audits.void(context, to);
+        self.saves.rewind(to);
         let steps = self.committed.rewind(self.order.spec(), to, entries);
         let job = self.order.id;
         if !steps.is_empty() {

@@ -1,6 +1,6 @@
 //! A job begins, comes back after a restart, is given up and taken up again.
 
-use concord_proto::client::{JobEvent, JobState, Submission};
+use concord_proto::client::{JobEvent, JobState, RunOptions, Submission};
 use concord_proto::ledger::LedgerEvent;
 use concord_proto::{Digest, Domain, canonical};
 
@@ -10,7 +10,7 @@ use super::crew::Crew;
 use super::journal::Journal;
 use super::{
     Change, EventContext, JobOrder, JobProgress, LeafAudits, NewJob, PersistedJob, PersistedLedger,
-    Time, TrainingJob, Waits,
+    Saves, Time, TrainingJob, Waits,
 };
 
 impl TrainingJob {
@@ -74,7 +74,10 @@ impl TrainingJob {
             persisted.ledger.agreements,
         );
         let reason = "the coordinator was started again".to_string();
+        let stored = persisted.checkpoints.iter().map(|state| state.step);
+        let saves = Saves::new(order.options(), order.spec(), stored);
         Self {
+            saves,
             committed: Committed::restore(
                 order.spec(),
                 progress.committed,
@@ -106,6 +109,7 @@ impl TrainingJob {
             return self.fail(context, why);
         };
         let state = Digest::of_value(Domain::Blob, state);
+        self.drop_checkpoints(context);
         let record = self.committed.head(self.order.id);
         self.journal
             .write(context, LedgerEvent::Completed { record });
@@ -129,7 +133,7 @@ impl TrainingJob {
     }
 
     /// A client submits a failed or cancelled job again: it goes on where it stopped, with the new
-    /// options, behind all others (`number`). A job in any other state stays as it is.
+    /// options, behind all others (`number`). A job that is under way stays in its place.
     pub(super) fn revive(
         &mut self,
         context: &mut EventContext,
@@ -138,12 +142,14 @@ impl TrainingJob {
     ) {
         match self.state {
             JobState::Failed(_) | JobState::Cancelled => {}
-            JobState::Waiting(_)
-            | JobState::Running
-            | JobState::Auditing
-            | JobState::Completed { .. } => return,
+            JobState::Waiting(_) | JobState::Running | JobState::Auditing => {
+                return self.take_over(context, submission.options);
+            }
+            JobState::Completed { .. } => return,
         }
         self.crew.forgive();
+        let (options, spec) = (&submission.options, &submission.spec);
+        self.saves = Saves::new(options, spec, self.committed.stored());
         (self.order.number, self.order.submission) = (number, submission);
         self.planning
             .set_reason("it was submitted again".to_string());
@@ -157,5 +163,27 @@ impl TrainingJob {
         let what = "to go on".to_string();
         self.state = JobState::Waiting(what.clone());
         self.journal.publish(context, JobEvent::Waiting(what));
+    }
+
+    /// A client submits a job that is under way: while it has no plan, the next one is made as this
+    /// submission asks, because the earlier one may have asked for workers that are gone for good.
+    /// Rates of audits stay.
+    fn take_over(&mut self, context: &mut EventContext, options: RunOptions) {
+        if self.planning.active().is_some() {
+            return;
+        }
+        let own = &mut self.order.submission.options;
+        own.plan = options.plan;
+        own.min_workers = options.min_workers;
+        own.min_checkers = options.min_checkers;
+        own.checkpoint_every = options.checkpoint_every;
+        own.checkpoints_kept = options.checkpoints_kept;
+        let (options, spec) = (self.order.options(), self.order.spec());
+        self.saves = Saves::new(options, spec, self.committed.stored());
+        context.out.persist(Change::Job {
+            job: self.order.id,
+            number: self.order.number,
+            submission: Box::new(self.order.submission.clone()),
+        });
     }
 }

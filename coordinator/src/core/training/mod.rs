@@ -26,6 +26,7 @@ mod lifecycle;
 mod phases;
 mod planning;
 mod queue;
+mod saves;
 mod waiting;
 
 use concord_proto::client::{JobState, JobSummary, RunOptions, Submission};
@@ -51,6 +52,7 @@ use committed::Committed;
 use crew::Crew;
 use flush::Flush;
 use journal::Journal;
+use saves::Saves;
 use waiting::Waits;
 
 pub(super) use queue::JobQueue;
@@ -71,6 +73,8 @@ pub(super) struct TrainingJob {
     audits: LeafAudits,
     /// A state on its way into the store.
     flush: Option<Flush>,
+    /// States that a client is to get.
+    saves: Saves,
     /// What watchers know of what it waits for.
     waits: Waits,
 }

@@ -39,6 +39,7 @@ enum Holdup {
     Gradients(u32),
     Update(u32),
     Dispute(u32),
+    Save(u32),
     /// Whether a checker is there.
     Audits(bool),
 }
@@ -160,7 +161,12 @@ impl TrainingJob {
             });
         }
         let Some(attempt) = &self.attempt else {
-            return self.audits_open(context);
+            let flush = self.flush.as_ref().filter(|_| self.is_held_by_save());
+            let saving = flush.map(|flush| Seen {
+                holdup: Holdup::Save(flush.step()),
+                what: format!("the checkpoint of step {} to be stored", flush.step()),
+            });
+            return saving.or_else(|| self.audits_open(context));
         };
         let limit = SLOW_US.max(self.step_micros(active).saturating_mul(SLOW_STEPS));
         if !slow(attempt.since(), limit) {

@@ -12,6 +12,7 @@ use concord_proto::client::JobEvent;
 use serde_json::{Value, json};
 
 use crate::support::job_events::as_json;
+use crate::support::job_mark::Mark;
 
 /// Identifies the line of a step: the number of steps including it, and the digest of its record.
 type Key = (u64, String);
@@ -37,7 +38,7 @@ pub struct StepLog {
 
 impl StepLog {
     /// Name of the file.
-    pub const FILE: &str = "log.jsonl";
+    pub const FILE: &str = Mark::LOG_FILE;
 
     /// Opens the log of a folder with the lines that it has. An incomplete last line is dropped.
     ///
@@ -108,6 +109,15 @@ impl StepLog {
         let written = self.write_step();
         self.complain(written);
         is_news
+    }
+
+    /// The lines of the first `steps` steps, as far as they are known.
+    pub fn history(&self, steps: u32) -> Vec<Value> {
+        let lines = self.lines.iter();
+        let first = lines.take_while(|((done, _), _)| *done <= u64::from(steps));
+        first
+            .filter_map(|(_, line)| serde_json::from_str(line).ok())
+            .collect()
     }
 
     /// Ends the log with the result of the job.
@@ -185,7 +195,7 @@ fn key_of(line: &str) -> Option<Key> {
 }
 
 /// Seconds since 1970, with milliseconds.
-fn now() -> f64 {
+pub fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0.0, |since| (since.as_millis() as f64) / 1e3)
 }

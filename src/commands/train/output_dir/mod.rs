@@ -2,9 +2,10 @@
 //! that a result can be written at the end and is not mixed with another one.
 
 pub mod apart;
+pub mod checkpoints;
 pub mod log;
-mod mark;
 mod replaced;
+mod tree;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
@@ -16,10 +17,11 @@ use concord_proto::JobId;
 use serde_json::Value;
 
 use crate::support::job_file::{AdapterKind, JobFile};
+use crate::support::job_mark::{Mark, ResultKind};
 
 use log::StepLog;
-pub use mark::{Mark, ResultKind};
 pub use replaced::REPLACED_DIR;
+pub use tree::{files, remove_folder, sync};
 
 /// The folder, within the output folder, of the state of a pool on this machine, until the result
 /// is there.
@@ -33,12 +35,13 @@ const STAGING_DIR: &str = ".concord-result";
 
 /// Names of files of a model or an adapter, and of the proof's folder, besides a model's
 /// companions.
-const RESULT_NAMES: [&str; 5] = [
+const RESULT_NAMES: [&str; 6] = [
     "adapter_config.json",
     "adapter_model.bin",
     "config.json",
     "proof",
     "pytorch_model.bin",
+    "report.html",
 ];
 
 /// Whether a file or folder of this name may be part of a result, or is one of Concord's own files
@@ -47,6 +50,7 @@ pub fn is_ours(name: &str) -> bool {
     let weights = name.ends_with(".safetensors") || name.ends_with(".index.json");
     let is_companion = companions::NAMES.contains(&name) || name == companions::TEMPLATES;
     let is_named = RESULT_NAMES.contains(&name) || name == StepLog::FILE;
+    let is_named = is_named || checkpoints::steps_of(name).is_some();
     weights || is_companion || is_named || name.starts_with(".concord")
 }
 
@@ -66,6 +70,7 @@ pub struct OutputDir {
     dir: PathBuf,
     _lock: File,
     mark: Option<Mark>,
+    about: AboutJob,
     /// Whether the folder was already marked when this process opened it.
     was_marked: bool,
     overwrite: bool,
@@ -73,6 +78,15 @@ pub struct OutputDir {
     is_settled: bool,
     // Dropped last, when the folders may be empty and can be removed.
     _made: Made,
+}
+
+/// What the mark says of a job beyond its id.
+#[derive(Clone, Debug, Default)]
+pub struct AboutJob {
+    /// A digest of all that it is but for its steps.
+    pub apart_from_steps: String,
+    /// Its keys and their values, for people.
+    pub settings: Vec<(String, String)>,
 }
 
 /// Folders that were created for the output, the outermost first. Those that are empty when this is
@@ -105,6 +119,7 @@ impl OutputDir {
             dir,
             _made: made,
             mark: None,
+            about: AboutJob::default(),
             was_marked,
             overwrite,
             is_settled: false,
@@ -158,6 +173,16 @@ impl OutputDir {
         replaced::waits(&self.dir)
     }
 
+    /// The keys of the job and their values, for people.
+    pub fn settings(&self) -> &[(String, String)] {
+        &self.about.settings
+    }
+
+    /// Says what the mark is to say of the job.
+    pub fn describe(&mut self, about: AboutJob) {
+        self.about = about;
+    }
+
     /// Marks the folder as belonging to a job.
     ///
     /// # Errors
@@ -174,7 +199,7 @@ impl OutputDir {
                 Some(result) if same && !self.overwrite => {
                     return Ok(OutputStanding::Done(result.clone()));
                 }
-                None if same => return Ok(OutputStanding::ToDo),
+                None if same => return self.renew_mark(),
                 _ if self.overwrite => self.clear()?,
                 Some(_) => bail!("{}", self.other(mark, "the result")),
                 None if self.has_steps()? => bail!("{}", self.other(mark, "the unfinished work")),
@@ -184,9 +209,17 @@ impl OutputDir {
         }
         self.mark = None;
         self.refuse_strangers()?;
-        let mark = Mark::new(id, name, ResultKind::of(kind));
+        self.mark = Some(Mark::new(id, name, ResultKind::of(kind)));
+        self.renew_mark()
+    }
+
+    /// Writes the mark with what is known of the job.
+    fn renew_mark(&mut self) -> anyhow::Result<OutputStanding> {
+        let mark = self.mark.as_mut().context("the folder is not marked")?;
+        mark.settings.clone_from(&self.about.settings);
+        mark.apart_from_steps
+            .clone_from(&self.about.apart_from_steps);
         mark.write(&self.dir)?;
-        self.mark = Some(mark);
         Ok(OutputStanding::ToDo)
     }
 
@@ -237,6 +270,7 @@ impl OutputDir {
         mark.result = Some(result.clone());
         mark.write(&self.dir)?;
         replaced::forget(&self.dir)?;
+        self.forget_staging()?;
         remove_folder(&self.staging_dir())
     }
 
@@ -255,6 +289,7 @@ impl OutputDir {
         let Some(mark) = &self.mark else {
             return Ok(());
         };
+        self.forget_staging()?;
         remove_folder(&self.staging_dir())?;
         replaced::put_aside(&self.dir, mark)
     }
@@ -264,6 +299,17 @@ impl OutputDir {
     }
 
     fn other(&self, mark: &Mark, what: &str) -> anyhow::Error {
+        let kin = &mark.apart_from_steps;
+        if !kin.is_empty() && *kin == self.about.apart_from_steps {
+            return anyhow!(
+                "output_dir: {} has {what} of this job with another number of steps or of warm-up. \
+                 Both are a part of what a hash stands for, and all work is signed for its job: no \
+                 step of the other one can be taken over. Give --overwrite to do all steps anew; \
+                 to train its result on, give that as `initial_adapter` (of a full fine-tune: \
+                 `base_model`), and choose another output_dir",
+                self.dir.display()
+            );
+        }
         anyhow!(
             "output_dir: {} has {what} of another job ({} fine-tune `{}`, {}): choose another \
              output_dir, remove the folder, or give --overwrite to remove {what} first",
@@ -403,33 +449,6 @@ fn try_to_write(dir: &Path) -> anyhow::Result<()> {
         file.as_file().sync_all()
     };
     write().with_context(|| format!("output_dir: {} cannot be written", dir.display()))
-}
-
-/// Removes a file of the list, and its folder if that is then empty.
-fn remove_file(dir: &Path, file: &str) -> anyhow::Result<()> {
-    let path = dir.join(file);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error)
-                .with_context(|| format!("output_dir: cannot remove {}", path.display()));
-        }
-        _ => {}
-    }
-    if let Some(parent) = path.parent().filter(|parent| *parent != dir) {
-        // The folder stays if it has other files.
-        let _ = std::fs::remove_dir(parent);
-    }
-    Ok(())
-}
-
-/// Removes a folder with its contents, if it is there.
-pub(super) fn remove_folder(dir: &Path) -> anyhow::Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("output_dir: cannot remove {}", dir.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use super::STATE_DIR;
 use super::log::StepLog;
-use super::mark::Mark;
-use super::{STATE_DIR, remove_file, remove_folder};
+use super::tree::{remove_empty, remove_file, remove_folder};
+use crate::support::job_mark::Mark;
 
 /// The folder, within the output folder, in which it is kept.
 pub const REPLACED_DIR: &str = ".concord-replaced";
@@ -95,9 +96,6 @@ fn move_over(from: &Path, to: &Path, file: &str) -> anyhow::Result<()> {
         std::fs::create_dir_all(parent).with_context(failed)?;
     }
     std::fs::rename(&source, &target).with_context(failed)?;
-    if let Some(parent) = source.parent().filter(|parent| *parent != from) {
-        // The folder stays if it has other files.
-        let _ = std::fs::remove_dir(parent);
-    }
+    remove_empty(from, file);
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The file that marks an output folder as belonging to a job.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use anyhow::{Context, bail};
@@ -54,11 +55,23 @@ pub struct Mark {
     pub kind: ResultKind,
     /// Files of the result, by their paths within the folder.
     pub files: Vec<String>,
+    /// The states of the folders `checkpoint-N`, by their steps.
+    #[serde(default)]
+    pub checkpoints: BTreeMap<u32, String>,
     /// The result as it was printed, once it is there.
     pub result: Option<Value>,
+    /// A digest of all that the job is but for its steps.
+    #[serde(default)]
+    pub apart_from_steps: String,
+    /// The keys of the job and their values, for people.
+    #[serde(default)]
+    pub settings: Vec<(String, String)>,
 }
 
 impl Mark {
+    /// Name of the file with the steps of the job, beside it.
+    pub const LOG_FILE: &str = "log.jsonl";
+
     /// Name of the file.
     pub const FILE: &str = ".concord-job.json";
 
@@ -70,7 +83,10 @@ impl Mark {
             name: name.to_string(),
             kind,
             files: Vec::new(),
+            checkpoints: BTreeMap::new(),
             result: None,
+            apart_from_steps: String::new(),
+            settings: Vec::new(),
         }
     }
 

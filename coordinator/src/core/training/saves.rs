@@ -1,0 +1,191 @@
+//! Checkpoints that a client gets: they stay in the store until it says that it has them.
+
+use std::collections::BTreeSet;
+
+use concord_proto::client::RunOptions;
+use concord_proto::{JobSpec, StepWork};
+
+/// The states in the store that wait for a client, by their steps of the chain.
+#[derive(Debug)]
+pub(super) struct Saves {
+    /// Updates between two of them.
+    every: u32,
+    /// Most that wait: older ones give way. 0 where no client wants any.
+    most: usize,
+    waiting: BTreeSet<u32>,
+}
+
+impl Saves {
+    /// Those of a job. Which of the states in `stored` the client has is not persisted, so all of
+    /// them wait for it again.
+    pub(super) fn new(
+        options: &RunOptions,
+        spec: &JobSpec,
+        stored: impl Iterator<Item = u32>,
+    ) -> Self {
+        let mut saves = Self {
+            every: options.checkpoint_every,
+            most: options.checkpoints_kept as usize,
+            waiting: BTreeSet::new(),
+        };
+        for steps in stored {
+            saves.add(spec, steps);
+        }
+        saves
+    }
+
+    /// Whether the state after `steps` steps of the chain is one: that of an update, every so many,
+    /// and the last one.
+    pub(super) fn is_due(&self, spec: &JobSpec, steps: u32) -> bool {
+        let last = steps.checked_sub(1).map(|step| spec.work(step));
+        let Some(StepWork::Update(update)) = last else {
+            return false;
+        };
+        let updates = update + 1;
+        let is_multiple = || self.every > 0 && updates.is_multiple_of(self.every);
+        self.most > 0 && (updates == spec.steps || is_multiple())
+    }
+
+    /// A state is in the store. Says whether the client is to be told.
+    pub(super) fn add(&mut self, spec: &JobSpec, steps: u32) -> bool {
+        let is_due = self.is_due(spec, steps);
+        if is_due {
+            self.waiting.insert(steps);
+            while self.waiting.len() > self.most {
+                self.waiting.pop_first();
+            }
+        }
+        is_due
+    }
+
+    /// The client has the state after so many updates.
+    pub(super) fn fetched(&mut self, spec: &JobSpec, updates: u32) {
+        self.waiting
+            .retain(|&steps| spec.updates_before(steps) != updates);
+    }
+
+    /// The job goes back to `steps` steps.
+    pub(super) fn rewind(&mut self, steps: u32) {
+        self.waiting.retain(|&saved| saved <= steps);
+    }
+
+    /// Whether the state after `steps` steps waits for the client.
+    pub(super) fn wait_for(&self, steps: u32) -> bool {
+        self.waiting.contains(&steps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_proto::client::PlanChoice;
+    use concord_proto::{
+        AdapterSpec, Digest, EvaluationSpec, HeldOut, MomentFormat, Optimizer, Order,
+        PrecisionSpec, RateSchedule, Regularization, ScheduleKind, UpdateRule,
+    };
+
+    use super::*;
+
+    /// A job of 10 updates, with an evaluation after every `evaluations` of them.
+    fn spec(evaluations: Option<u32>) -> JobSpec {
+        let one = 1.0.into();
+        JobSpec {
+            arithmetic: concord_proto::ARITHMETIC_VERSION,
+            model: Digest::default(),
+            data: Digest::default(),
+            adapter: AdapterSpec::Full,
+            initial_state: Digest::default(),
+            trainable: Vec::new(),
+            layers: 1,
+            order: Order::AsGiven,
+            micro_batch_size: 1,
+            microbatches: 1,
+            steps: 10,
+            optimizer: Optimizer {
+                rule: UpdateRule::AdamW {
+                    beta1: one,
+                    beta2: one,
+                    epsilon: one,
+                    moments: MomentFormat::F32,
+                },
+                weight_decay: one,
+                max_grad_norm: one,
+            },
+            schedule: RateSchedule {
+                kind: ScheduleKind::Constant,
+                learning_rate: one,
+                warmup_steps: 0,
+            },
+            precision: PrecisionSpec {
+                weights: 16,
+                activations: 16,
+            },
+            loss_limit: None,
+            evaluation: evaluations.map(|every| EvaluationSpec {
+                held_out: HeldOut::Last { sequences: 1 },
+                micro_batch_size: 1,
+                every,
+                at_start: true,
+                patience: None,
+                keep_best: false,
+            }),
+            regularization: Regularization::default(),
+        }
+    }
+
+    fn options(every: u32, most: u32) -> RunOptions {
+        RunOptions {
+            name: String::new(),
+            plan: PlanChoice::Auto,
+            min_workers: 1,
+            min_checkers: 0,
+            checkpoint_every: every,
+            checkpoints_kept: most,
+            audit_rate_min: 0,
+            audit_rate_new: 0,
+            canary_rate: 0,
+            recompute: false,
+        }
+    }
+
+    fn saves(spec: &JobSpec, every: u32, most: u32) -> Saves {
+        Saves::new(&options(every, most), spec, [0, 4, 6].into_iter())
+    }
+
+    #[test]
+    fn the_newest_wait_until_they_are_fetched() {
+        let spec = spec(None);
+        let mut saves = saves(&spec, 4, 2);
+        assert!(saves.wait_for(4), "it is not known that the client has it");
+        assert!(!saves.wait_for(6), "it was stored for other reasons");
+        let added = [8, 9, 10].map(|steps| saves.add(&spec, steps));
+        assert_eq!(added, [true, false, true]);
+        assert!(!saves.wait_for(4) && saves.wait_for(8) && saves.wait_for(10));
+        saves.fetched(&spec, 10);
+        assert!(saves.wait_for(8) && !saves.wait_for(10));
+        saves.rewind(7);
+        assert!(!saves.wait_for(8));
+    }
+
+    #[test]
+    fn evaluations_are_no_updates() {
+        // The chain: an evaluation, 5 updates, an evaluation, 5 updates, an evaluation.
+        let spec = spec(Some(5));
+        let mut saves = saves(&spec, 4, 9);
+        let due: Vec<u32> = (0..=13)
+            .filter(|&steps| saves.is_due(&spec, steps))
+            .collect();
+        assert_eq!(due, [5, 10, 12], "the updates 4, 8 and 10");
+        assert!(due.into_iter().all(|steps| saves.add(&spec, steps)));
+        saves.fetched(&spec, 8);
+        assert!(saves.wait_for(5) && !saves.wait_for(10) && saves.wait_for(12));
+    }
+
+    #[test]
+    fn where_no_client_wants_any_none_is_due() {
+        let spec = spec(None);
+        let none = saves(&spec, 1, 0);
+        assert!((0..=10).all(|steps| !none.is_due(&spec, steps) && !none.wait_for(steps)));
+        let last = saves(&spec, 0, 9);
+        assert!(!last.is_due(&spec, 5) && last.is_due(&spec, 10));
+    }
+}

@@ -1,0 +1,185 @@
+//! Writes checkpoints into the output folder, as folders that transformers and PEFT load.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context;
+use concord_kernels::Tensor;
+use concord_models::export;
+use concord_proto::client::{ClientRequest, JobEvent};
+use concord_proto::{Digest, JobId};
+use concord_runtime::RuntimeError;
+use serde_json::{Value, json};
+
+use super::ingest::Ingested;
+use super::output_dir::OutputDir;
+use super::output_dir::log::StepLog;
+use super::{Run, result};
+use crate::support::client::Client;
+use crate::support::job_file::{JobFile, Steps};
+use crate::support::output::{Output, in_words};
+
+/// Name of the file with the progress of a job, in transformers' form.
+const TRAINER_STATE: &str = "trainer_state.json";
+
+/// How many checkpoints wait at the coordinator for this command.
+pub fn most_kept(job: &JobFile, steps: &Steps) -> u32 {
+    match (steps.has_folders, job.save_total_limit) {
+        (false, _) => 0,
+        (true, 0) => u32::MAX,
+        // One more, so that none is dropped while it is fetched.
+        (true, limit) => limit.saturating_add(1),
+    }
+}
+
+/// Writes the checkpoints of a job as it is watched. One that cannot be written is reported, and
+/// the training goes on.
+pub struct Saver<'a> {
+    url: &'a str,
+    id: JobId,
+    job: &'a JobFile,
+    ingested: &'a Ingested,
+    output: &'a Output,
+    output_dir: &'a mut OutputDir,
+    /// What was reported last.
+    complaint: String,
+}
+
+impl<'a> Saver<'a> {
+    /// For the job of `run`, at the coordinator at `url`.
+    pub fn new(url: &'a str, run: &Run<'a>, output_dir: &'a mut OutputDir) -> Self {
+        Self {
+            url,
+            id: run.id,
+            job: run.job,
+            ingested: run.ingested,
+            output: run.output,
+            output_dir,
+            complaint: String::new(),
+        }
+    }
+
+    /// Takes in an event; `is_news` says that it is not repeated from an earlier run.
+    pub async fn take(&mut self, event: &JobEvent, is_news: bool, log: &StepLog) {
+        let (steps, done) = match event {
+            JobEvent::Saved { steps, state } => (*steps, self.save(*steps, *state, log).await),
+            // An older event may be about a checkpoint that was since written again.
+            JobEvent::Voided { from_step } if is_news => (*from_step, self.void(*from_step)),
+            _ => return,
+        };
+        if let Err(why) = done {
+            // What is there of it frees its room; the next start tries again.
+            let _ = self.output_dir.forget_staging();
+            let why = in_words(&why);
+            if why != self.complaint {
+                eprintln!("checkpoint of step {steps}: {why}; the training goes on");
+                self.complaint = why;
+            }
+        }
+    }
+
+    /// Removes checkpoints of steps that are void.
+    fn void(&mut self, from: u32) -> anyhow::Result<()> {
+        let all = self.output_dir.checkpoints().into_iter();
+        all.filter(|steps| *steps > from)
+            .try_for_each(|steps| self.output_dir.remove_checkpoint(steps))
+    }
+
+    async fn save(&mut self, steps: u32, state: Digest, log: &StepLog) -> anyhow::Result<()> {
+        let client = Client::connect(self.url).await?;
+        let word = state.to_string();
+        if self.is_wanted(steps) && !self.output_dir.has_checkpoint(steps, &word) {
+            let tensors = match result::fetch_values(&client, &self.ingested.spec, state).await {
+                // A newer one has taken its place, or an earlier run had it and deleted it since.
+                Err(why) if is_gone(&why) => return Ok(()),
+                tensors => tensors?,
+            };
+            // The coordinator may be in this process, and goes on meanwhile.
+            tokio::task::block_in_place(|| self.write(steps, &word, tensors, log))?;
+            let dir = self.output_dir.checkpoint_dir(steps);
+            let object = json!({ "event": "checkpoint", "step": steps, "folder": dir });
+            self.output.result("", &object);
+        }
+        let job = self.id;
+        client.call(&ClientRequest::Fetched { job, steps }).await?;
+        self.rotate()
+    }
+
+    fn write(
+        &mut self,
+        steps: u32,
+        state: &str,
+        tensors: BTreeMap<String, Tensor>,
+        log: &StepLog,
+    ) -> anyhow::Result<()> {
+        let staging = self.output_dir.checkpoint_staging()?;
+        result::save_weights(&staging, self.job, self.ingested, tensors)?;
+        self.write_state(&staging, steps, log)?;
+        self.output_dir.place_checkpoint(&staging, steps, state)
+    }
+
+    /// Whether a checkpoint would be kept: not where enough newer ones are there.
+    fn is_wanted(&self, steps: u32) -> bool {
+        let newer = self.output_dir.checkpoints().into_iter();
+        let newer = newer.filter(|other| *other > steps).count();
+        match self.job.save_total_limit {
+            0 => true,
+            limit => newer < limit as usize,
+        }
+    }
+
+    /// Deletes the oldest checkpoints beyond those that are kept.
+    fn rotate(&mut self) -> anyhow::Result<()> {
+        let limit = self.job.save_total_limit as usize;
+        let all = self.output_dir.checkpoints();
+        let old = match limit {
+            0 => 0,
+            limit => all.len().saturating_sub(limit),
+        };
+        let mut old = all.into_iter().take(old);
+        old.try_for_each(|steps| self.output_dir.remove_checkpoint(steps))
+    }
+
+    fn write_state(&self, folder: &Path, steps: u32, log: &StepLog) -> anyhow::Result<()> {
+        let state = trainer_state(self.ingested, self.job, steps, &log.history(steps));
+        let text = serde_json::to_string_pretty(&state).context(TRAINER_STATE)?;
+        let path = folder.join(TRAINER_STATE);
+        export::replace_file(&path, |out| writeln!(out, "{text}"))?;
+        Ok(())
+    }
+}
+
+/// The progress after `steps` steps, with the fields of transformers' `TrainerState`; `history` are
+/// the lines of the log. What Concord does not count, such as operations, is 0.
+fn trainer_state(ingested: &Ingested, job: &JobFile, steps: u32, history: &[Value]) -> Value {
+    let spec = &ingested.spec;
+    let of_step = spec.sequences_per_step() as f64 / ingested.sequences.max(1) as f64;
+    let epoch = |steps: u64| steps as f64 * of_step;
+    let logged = history.iter().map(|line| {
+        json!({
+            "epoch": epoch(line["step"].as_u64().unwrap_or_default()),
+            "grad_norm": line["grad_norm"], "learning_rate": line["learning_rate"],
+            "loss": line["loss"], "step": line["step"],
+        })
+    });
+    let logged: Vec<Value> = logged.collect();
+    let tokens: u64 = history.iter().filter_map(|l| l["tokens"].as_u64()).sum();
+    json!({
+        "best_global_step": null, "best_metric": null, "best_model_checkpoint": null,
+        "epoch": epoch(steps.into()), "eval_steps": 500, "global_step": steps,
+        "is_hyper_param_search": false, "is_local_process_zero": true,
+        "is_world_process_zero": true, "log_history": logged, "logging_steps": 1,
+        "max_steps": spec.steps, "num_input_tokens_seen": tokens,
+        "num_train_epochs": epoch(spec.steps.into()).ceil() as u64,
+        "save_steps": ingested.steps.save, "stateful_callbacks": {}, "total_flos": 0.0,
+        "train_batch_size": job.micro_batch_size, "trial_name": null, "trial_params": null,
+    })
+}
+
+fn is_gone(why: &anyhow::Error) -> bool {
+    let is_missing = |cause: &(dyn std::error::Error + 'static)| {
+        let cause = cause.downcast_ref::<RuntimeError>();
+        matches!(cause, Some(RuntimeError::MissingBlob(_)))
+    };
+    why.chain().any(is_missing)
+}
