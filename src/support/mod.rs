@@ -11,6 +11,8 @@ pub mod device;
 mod digest_cache;
 pub mod gpu;
 pub mod home;
+pub mod hub_data;
+pub mod job_data;
 pub mod job_events;
 pub mod job_file;
 pub mod job_list;

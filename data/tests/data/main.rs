@@ -9,4 +9,5 @@ mod chat;
 mod fixtures;
 mod kinds;
 mod rows;
+mod selection;
 mod shapes;

@@ -44,6 +44,9 @@ const MOMENTS: [MomentFormat; 6] = [
     MomentFormat::Bits8,
 ];
 
+/// The longest sequence.
+pub const LEN_MAX: u32 = 1 << 20;
+
 /// The default of `lora_r`.
 const LORA_R: u32 = 8;
 
@@ -85,8 +88,10 @@ pub struct JobFile {
     pub load_in: Option<QuantFormat>,
     /// A PEFT folder that the training starts from.
     pub initial_adapter: Option<PathBuf>,
-    /// Tokens of a sequence.
+    /// Tokens of a sequence; the most there can be, until the data have decided it.
     pub sequence_len: u32,
+    /// Whether the longest example decides the length.
+    pub is_longest: bool,
     /// Sequences of a microbatch.
     pub micro_batch_size: u32,
     /// Microbatches of a step, over all replicas.
@@ -154,7 +159,11 @@ impl JobFile {
             false => given.check_foreign(keys.wrong())?,
         }
         let adapter = keys.word("adapter", &[AdapterKind::Lora, AdapterKind::Full])?;
-        let datasets = datasets::read(&keys)?;
+        let mut datasets = datasets::read(&keys)?;
+        let seed = keys.seed("seed")?;
+        for source in &mut datasets {
+            source.seed = seed;
+        }
         let job = Self {
             timing: JobTiming::read(&keys, given)?,
             base_model: keys.path("base_model")?,
@@ -162,7 +171,8 @@ impl JobFile {
             adapter,
             adapter_is_assumed: !keys.has("adapter"),
             initial_adapter: keys.path_if("initial_adapter")?.map(PathBuf::from),
-            sequence_len: keys.whole("sequence_len")?,
+            sequence_len: keys.whole_or_word("sequence_len")?.unwrap_or(LEN_MAX),
+            is_longest: keys.whole_or_word("sequence_len")?.is_none(),
             micro_batch_size: keys.whole("micro_batch_size")?,
             gradient_accumulation_steps: keys.whole("gradient_accumulation_steps")?,
             learning_rate: keys.number("learning_rate")?,
@@ -173,7 +183,7 @@ impl JobFile {
             adam_epsilon: keys.number("adam_epsilon")?,
             weight_decay: keys.number("weight_decay")?,
             max_grad_norm: keys.number("max_grad_norm")?,
-            seed: keys.seed("seed")?,
+            seed,
             shuffle: datasets::shuffle(&keys, &datasets)?,
             datasets,
             output_dir: keys.path("output_dir")?.into(),
