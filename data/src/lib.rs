@@ -57,5 +57,5 @@ pub use loader::DataLoader;
 pub use maker::CLOCK;
 pub use sequences::{DataCounts, Grouping, SequenceView, Sequences};
 pub use source::{DatasetKind, DatasetSource, ExcessLength, HubChoice, TrainedEnds};
-pub use split::Split;
+pub use split::RowSplit;
 pub use utf8::utf8;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde_json::{Map, Value};
 
 use crate::error::DataError;
-use crate::split::Split;
+use crate::split::RowSplit;
 
 /// The kind of a data set, by its `type` in a job file: what its rows are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +218,7 @@ pub struct DatasetSource {
     /// What becomes of examples that are too long.
     pub excess_length: ExcessLength,
     /// Which part of the rows is taken; of a folder also which files.
-    pub split: Option<Split>,
+    pub split: Option<RowSplit>,
     /// The share of these rows that is drawn, in (0, 1].
     pub weight: Option<f64>,
     /// The seed of that draw.
@@ -291,7 +291,7 @@ impl DatasetSource {
 
     /// Whether a part or a share of the rows is taken.
     pub(crate) fn selects(&self) -> bool {
-        self.weight.is_some() || self.split.as_ref().is_some_and(Split::is_part)
+        self.weight.is_some() || self.split.as_ref().is_some_and(RowSplit::is_part)
     }
 
     /// The error that this data set cannot be used as a whole.

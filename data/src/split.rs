@@ -7,7 +7,7 @@ use crate::source::DatasetSource;
 
 /// A split and a part of its rows: `train`, `train[:10%]`, `test[100:200]`, `train[-50:]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Split {
+pub struct RowSplit {
     /// The name of the split, such as `train`.
     pub name: String,
     from: Option<Edge>,
@@ -22,7 +22,7 @@ enum Edge {
     Percent(i64),
 }
 
-impl FromStr for Split {
+impl FromStr for RowSplit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -58,7 +58,7 @@ impl FromStr for Split {
     }
 }
 
-impl Split {
+impl RowSplit {
     /// Whether it is not all rows of the split.
     pub fn is_part(&self) -> bool {
         self.from.is_some() || self.to.is_some()
@@ -250,7 +250,7 @@ mod tests {
             "train[:101%]",
             "a+b",
         ] {
-            assert!(wrong.parse::<Split>().is_err(), "{wrong}");
+            assert!(wrong.parse::<RowSplit>().is_err(), "{wrong}");
         }
     }
 

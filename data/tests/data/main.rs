@@ -11,3 +11,4 @@ mod kinds;
 mod rows;
 mod selection;
 mod shapes;
+mod templates;
