@@ -47,7 +47,8 @@ pub(crate) fn example(
         true => std::iter::once(0..whole.text().len()).collect(),
         false => turns.learnt(&whole, &tokens)?,
     };
-    let example = Example::of_spans(tokens, &spans);
+    let mut example = Example::of_spans(tokens, &spans);
+    example.shortened = turns.shortened(&whole);
     match example.trained() {
         0 => Err(row.fail("the chat template leaves nothing of it to learn; remove the row")),
         _ => Ok(example),
@@ -129,6 +130,19 @@ impl Turns<'_> {
             }
         }
         Ok(spans)
+    }
+
+    /// How many messages take less room in the text than their own text has, so that something of
+    /// them is not in it.
+    fn shortened(&self, whole: &RenderedChat) -> u32 {
+        let messages = self.conversation.messages.iter().enumerate();
+        let is_short = |(index, message): (usize, &Map<String, Value>)| {
+            let content = message.get("content").and_then(Value::as_str);
+            let own = content.unwrap_or_default().trim().len();
+            let there = whole.message(index).map_or(0, |place| place.len());
+            there < own
+        };
+        messages.filter(|message| is_short(*message)).count() as u32
     }
 
     /// Where the text of each message stands; `None` for one that left none.

@@ -57,8 +57,22 @@ impl Conversation {
         Ok(())
     }
 
-    /// Refuses a conversation of which nothing is learnt.
-    pub fn check(&self, source: &DatasetSource, row: &Row) -> Result<(), DataError> {
+    /// Leaves out what the data set says is not wanted.
+    ///
+    /// # Errors
+    /// Where nothing is learnt of the rest.
+    pub fn settle(&mut self, source: &DatasetSource, row: &Row) -> Result<(), DataError> {
+        let begins = |message: &Map<String, Value>| message["role"] == SYSTEM;
+        if source.drop_system_message && self.messages.first().is_some_and(begins) {
+            self.messages.remove(0);
+            self.learnt.remove(0);
+        }
+        if source.mask_history {
+            let last = self.learnt.iter().rposition(|is_learnt| *is_learnt);
+            for (index, is_learnt) in self.learnt.iter_mut().enumerate() {
+                *is_learnt = Some(index) == last;
+            }
+        }
         match source.train_on_inputs || self.learnt.contains(&true) {
             true => Ok(()),
             false => Err(row.fail(format!(
@@ -100,6 +114,6 @@ pub(crate) fn of_instruction(source: &DatasetSource, row: &Row) -> Result<Conver
     conversation.say(source, "user", &question);
     conversation.say(source, "assistant", asked.output);
     conversation.begin_with(source, row)?;
-    conversation.check(source, row)?;
+    conversation.settle(source, row)?;
     Ok(conversation)
 }

@@ -6,28 +6,45 @@ use crate::error::DataError;
 use crate::files::{self, FileForm};
 use crate::rows::{EachRow, Row, skip_space};
 use crate::source::DatasetSource;
+use crate::split::Chosen;
 use crate::unpack::Unpacked;
 use crate::{array_rows, line_rows, separated_rows};
 
-/// Calls `each` for the rows of a data set's files, at most `most` of them. `progress` is called
-/// with bytes that were read. Returns the number of rows.
+/// The rows of a data set's files. Takes a pass over them.
+pub(crate) fn count(source: &DatasetSource, paths: &[PathBuf]) -> Result<u64, DataError> {
+    let mut count = 0;
+    for_each(source, paths, &Chosen::default(), &mut |_| {}, &mut |_| {
+        count += 1;
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+/// Calls `each` for the rows of a data set's files that are chosen. `progress` is called with bytes
+/// that were read. Returns the number of these rows.
 pub(crate) fn for_each(
     source: &DatasetSource,
     paths: &[PathBuf],
-    most: u32,
+    chosen: &Chosen,
     progress: &mut dyn FnMut(u64),
     each: &mut dyn FnMut(&Row) -> Result<(), DataError>,
 ) -> Result<u32, DataError> {
-    let mut count = 0;
+    let (mut count, mut index, most) = (0, 0, chosen.most.unwrap_or(u32::MAX));
     for path in paths {
         let (packing, form) = files::form(path, source.kind);
-        if count >= most {
+        if count >= most || chosen.is_over(index) {
             break;
         }
         let mut counted = |row: &Row| {
-            each(row)?;
-            count += 1;
-            Ok(count < most)
+            if chosen.takes(index) {
+                match source.columns.is_empty() {
+                    true => each(row)?,
+                    false => each(&row.only(&source.columns))?,
+                }
+                count += 1;
+            }
+            index += 1;
+            Ok(count < most && !chosen.is_over(index))
         };
         if form == FileForm::Parquet {
             refuse_packed_columns(path, packing)?;

@@ -9,6 +9,8 @@ pub(crate) struct Example {
     pub ids: Vec<u32>,
     /// 1 where the token is predicted from those before it, else 0. As long as `ids`.
     pub mask: Vec<u8>,
+    /// Turns of which the chat template leaves a part out, such as a thought.
+    pub shortened: u32,
 }
 
 impl Example {

@@ -125,20 +125,28 @@ pub(crate) fn check(source: &DatasetSource, row: &Row) -> Result<(), DataError> 
     let is_known = |key: &str| {
         used.contains(&key)
             || HARMLESS.contains(&key)
-            || source.ignore_fields.iter().any(|ignored| ignored == key)
+            || source.ignore_fields.iter().any(|name| name == key)
     };
-    match row
-        .fields
-        .iter()
-        .find(|(key, value)| !says_nothing(value) && !is_known(key))
-    {
-        None => Ok(()),
-        Some((key, _)) => Err(row.fail(format!(
-            "the field `{key}` is not used by type `{}`: {}, or name it in `ignore_fields`",
-            source.kind.name(),
-            remedy(source, key)
-        ))),
-    }
+    let fields = row.fields.iter();
+    let unknown = fields.filter(|(key, value)| !says_nothing(value) && !is_known(key));
+    let unknown: Vec<&str> = unknown.map(|(key, _)| key.as_str()).collect();
+    let Some(first) = unknown.first() else {
+        return Ok(());
+    };
+    let kind = source.kind.name();
+    // All at once, so that one line of the job file mends it.
+    let list = unknown[..unknown.len().min(NAMED_MAX)].join(", ");
+    Err(row.fail(match unknown.len() {
+        1 => format!(
+            "the field `{first}` is not used by type `{kind}`: {}, or name it in `ignore_fields`",
+            remedy(source, first)
+        ),
+        count => format!(
+            "{count} fields are not used by type `{kind}`: {list}; `{first}`: {}; or leave them \
+             out by `ignore_fields: [{list}]`",
+            remedy(source, first)
+        ),
+    }))
 }
 
 /// The error that `row` lacks the field `key`.
@@ -238,7 +246,8 @@ pub(crate) fn says_nothing(value: &Value) -> bool {
     }
 }
 
-fn of_another_shape(key: &str) -> Option<&'static str> {
+/// What to do about a field that belongs to data of another shape.
+pub(crate) fn of_another_shape(key: &str) -> Option<&'static str> {
     let found = REMEDIES.iter().find(|(names, _)| names.contains(&key));
     found.map(|(_, remedy)| *remedy)
 }

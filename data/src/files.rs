@@ -18,6 +18,9 @@ const UNREAD: [&str; 11] = [
     "arrow", "zip", "xz", "bz2", "tar", "tgz", "7z", "pdf", "xlsx", "docx", "pkl",
 ];
 
+/// Endings of texts.
+const TEXTS: [&str; 3] = ["txt", "text", "md"];
+
 /// Names of files beside the data of a folder, which hold none: their beginnings.
 const BESIDE: [&str; 6] = [
     "readme",
@@ -86,7 +89,13 @@ impl DatasetSource {
         match self.kind {
             DatasetKind::Text => {
                 let has_many = self.path.is_dir() || pattern::is_pattern(&self.path);
-                has_many || form(&self.path, self.kind).1 != FileForm::Plain
+                let is_text = self
+                    .path
+                    .extension()
+                    .is_some_and(|end| TEXTS.iter().any(|e| end == *e));
+                // What is not here, and not named as a text, is a set of the hub.
+                let is_far = !self.path.exists() && !is_text;
+                has_many || is_far || form(&self.path, self.kind).1 != FileForm::Plain
             }
             DatasetKind::Tokens => form(&self.path, self.kind).1 != FileForm::Safetensors,
             _ => true,
@@ -98,18 +107,28 @@ impl DatasetSource {
     /// # Errors
     /// [`DataError`] naming what cannot be read, and what to name instead.
     pub fn files(&self) -> Result<Vec<PathBuf>, DataError> {
+        if let Some(given) = &self.given_files {
+            given.iter().try_for_each(|path| refuse_unread(path))?;
+            return Ok(given.clone());
+        }
         if self.path.is_dir() {
             return self.of_folder();
         }
         if self.path.exists() {
             refuse_unread(&self.path)?;
+            if let Some(other) = self.split.as_ref().filter(|split| split.name != TRAIN) {
+                return Err(self.fail(format!(
+                    "it is one file, whose rows are the split `train`, and not `{}`",
+                    other.name
+                )));
+            }
             return Ok(vec![self.path.clone()]);
         }
         if !pattern::is_pattern(&self.path) {
             refuse_unread(&self.path)?;
             return Err(self.fail(
-                "cannot read it: there is no such file; data sets of the Hugging Face hub are not \
-                 downloaded, so fetch the file first",
+                "cannot read it: there is no such file, and no such set of the Hugging Face hub, \
+                 which is named as owner/name",
             ));
         }
         let found = pattern::matches(&self.path, FILES_MAX).map_err(|why| self.fail(why))?;
@@ -133,13 +152,27 @@ impl DatasetSource {
             let words = text.split(|c: char| !c.is_alphanumeric());
             words.map(str::to_string).collect::<Vec<String>>()
         };
+        if let Some(split) = &self.split {
+            // Where no name has the word of a split, all rows are for training.
+            let wanted = split.name.to_lowercase();
+            let has = |path: &PathBuf, word: &str| words(path).iter().any(|own| own == word);
+            let is_cut = found
+                .iter()
+                .any(|path| has(path, TRAIN) || HELD_OUT.iter().any(|word| has(path, word)));
+            if is_cut || wanted != TRAIN {
+                found.retain(|path| has(path, &wanted));
+            }
+            return match found.is_empty() {
+                true => Err(self.fail(format!("no file of the folder has `{wanted}` in its name"))),
+                false => Ok(found),
+            };
+        }
         let is_train = |path: &PathBuf| words(path).iter().any(|word| word == TRAIN);
         let held_out = found.iter().find(|path| {
             let words = words(path);
             words.iter().any(|word| HELD_OUT.contains(&word.as_str()))
         });
         match (held_out, found.iter().any(is_train)) {
-            (Some(_), true) if self.only_train => found.retain(is_train),
             (Some(other), true) => {
                 return Err(self.fail(format!(
                     "the folder has files of several splits, such as {}: set `split: train`, or \
@@ -219,6 +252,13 @@ fn refuse_unread(path: &Path) -> Result<(), DataError> {
     let ending = path.extension().unwrap_or_default().to_string_lossy();
     let ending = ending.to_lowercase();
     let refuse = |words: &str| Err(DataError::file(path, format!(".{ending} files {words}")));
+    // Opening a pipe would wait for someone to write into it.
+    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return Err(DataError::file(
+            path,
+            "it is no file, but a pipe or a device: write its rows to a file",
+        ));
+    }
     if ending == "parquet" && !cfg!(feature = "parquet") {
         return refuse(
             "are not read by this build: build it with `--features full`, or write the rows to a \

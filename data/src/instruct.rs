@@ -43,10 +43,17 @@ impl<'a> Asked<'a> {
         })
     }
 
-    /// The prompt: the instruction and a line feed, then, where there is an input, the input and a
-    /// line feed.
-    fn prompt(&self) -> String {
+    /// The prompt, by the data set's own format; else the instruction and a line feed, then, where
+    /// there is an input, the input and a line feed.
+    fn prompt(&self, source: &DatasetSource) -> String {
         let (instruction, input) = (self.instruction, self.input);
+        let without = source
+            .no_input_format
+            .as_ref()
+            .filter(|_| input.trim().is_empty());
+        if let Some(format) = without.or(source.format.as_ref()) {
+            return self.filled(format);
+        }
         match (instruction.trim().is_empty(), input.trim().is_empty()) {
             (_, true) => format!("{instruction}\n"),
             (true, false) => format!("{input}\n"),
@@ -55,10 +62,34 @@ impl<'a> Asked<'a> {
     }
 }
 
+impl Asked<'_> {
+    /// A format with the texts in the places of `{instruction}` and `{input}`; a brace is written
+    /// twice.
+    fn filled(&self, format: &str) -> String {
+        let places = [
+            ("{instruction}", self.instruction),
+            ("{input}", self.input),
+            ("{{", "{"),
+            ("}}", "}"),
+        ];
+        let (mut prompt, mut rest) = (String::new(), format);
+        while let Some(first) = rest.chars().next() {
+            let place = places.iter().find(|(name, _)| rest.starts_with(name));
+            let (text, taken) = match place {
+                Some((name, text)) => (*text, name.len()),
+                None => (&rest[..first.len_utf8()], first.len_utf8()),
+            };
+            prompt += text;
+            rest = &rest[taken..];
+        }
+        prompt
+    }
+}
+
 /// The example of a row.
 pub(crate) fn example(maker: &ExampleMaker, row: &Row) -> Result<Example, DataError> {
     let asked = Asked::read(maker.source, row)?;
-    answered(maker, &asked.prompt(), asked.output)
+    answered(maker, &asked.prompt(maker.source), asked.output)
 }
 
 /// A prompt, as a text begins, and an answer with its end, tokenized apart, so that a prompt has

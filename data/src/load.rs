@@ -11,6 +11,7 @@ use crate::row_example;
 use crate::rows::Row;
 use crate::sequences::{DataCounts, Grouping, SequenceView, Sequencer, Sequences, Sink};
 use crate::source::{DatasetKind, DatasetSource};
+use crate::split::Chosen;
 use crate::{text, token_rows, tokens};
 
 /// What was read of some data sets.
@@ -28,7 +29,7 @@ impl DataLoader<'_> {
     /// Reads data sets, in their order, and hands over their sequences one by one. Consecutive data
     /// sets of type `text` are one stream of documents.
     ///
-    /// Beside what `take` keeps, this holds one row and its tokens (a row has 64 MiB at most), or
+    /// Beside what `take` keeps, this holds one row and its tokens (a row has 16 MiB at most), or
     /// of a text a piece, where the tokenizer's texts can be cut
     /// ([`concord_text::Pieces::are_cut`]).
     ///
@@ -125,10 +126,10 @@ impl DataLoader<'_> {
         sink: &mut Sink,
     ) -> Result<DataCounts, DataError> {
         let (vocab, paths) = (self.vocab, source.files()?);
-        let most = source.max_samples.unwrap_or(u32::MAX);
+        let chosen = Chosen::of(source, &mut || each_row::count(source, &paths))?;
         let mut sink = |view: SequenceView| sink(view);
         let mut sequencer = Sequencer::new(self.sequence_len, source.excess_length, &mut sink);
-        let rows = each_row::for_each(source, &paths, most, &mut *self.progress, &mut |row| {
+        let rows = each_row::for_each(source, &paths, &chosen, &mut *self.progress, &mut |row| {
             let mut example = make(row)?;
             if source.train_on_inputs {
                 example.mask.fill(1);

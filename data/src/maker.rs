@@ -55,7 +55,12 @@ impl<'a> ExampleMaker<'a> {
             source,
             tokenizer,
             end: loader.end_of_text(),
-            ends: [tokenizer.eos_ids(), loader.eos].concat(),
+            ends: [
+                tokenizer.eos_ids(),
+                loader.eos,
+                &ends_of(source, tokenizer)?[..],
+            ]
+            .concat(),
             template,
         };
         if source.kind.has_turns() && source.kind != DatasetKind::PromptCompletion {
@@ -91,4 +96,17 @@ impl<'a> ExampleMaker<'a> {
             )
         })
     }
+}
+
+/// The tokens that the data set names as ends of turns.
+fn ends_of(source: &DatasetSource, tokenizer: &TextTokenizer) -> Result<Vec<u32>, DataError> {
+    let id = |name: &String| {
+        tokenizer.token_id(name).ok_or_else(|| {
+            source.fail(format!(
+                "`eot_tokens` has {name:?}, which is no token of the model's tokenizer: take it \
+                 off the list, or name one that is"
+            ))
+        })
+    };
+    source.eot_tokens.iter().map(id).collect()
 }

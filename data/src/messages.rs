@@ -60,7 +60,7 @@ pub(crate) fn conversation(
     if source.kind == DatasetKind::ShareGpt {
         conversation.begin_with(source, row)?;
     }
-    conversation.check(source, row)?;
+    conversation.settle(source, row)?;
     Ok(conversation)
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn of_two_lists(
         reader.read(key, &list, is_learnt, &mut conversation)?;
     }
     fields::check(source, row)?;
-    conversation.check(source, row)?;
+    conversation.settle(source, row)?;
     Ok(conversation)
 }
 

@@ -8,7 +8,7 @@ use parquet::record::{Field, Row as Columns};
 use serde_json::{Map, Value};
 
 use crate::error::{DataError, RowPlace};
-use crate::rows::{EachRow, Row};
+use crate::rows::{EachRow, ROW_BYTES_MAX, Row, TOO_LONG};
 
 /// Calls `each` for every row.
 pub(crate) fn for_each(path: &Path, each: &mut EachRow) -> Result<(), DataError> {
@@ -22,6 +22,9 @@ pub(crate) fn for_each(path: &Path, each: &mut EachRow) -> Result<(), DataError>
         let place = RowPlace::Row(number);
         let fields = fields(columns.map_err(broken)?, 0);
         let fields = fields.map_err(|reason| DataError::row(path, place, reason))?;
+        if fields.values().map(bytes).sum::<usize>() > ROW_BYTES_MAX {
+            return Err(DataError::row(path, place, TOO_LONG));
+        }
         let row = Row {
             path,
             place,
@@ -32,6 +35,16 @@ pub(crate) fn for_each(path: &Path, each: &mut EachRow) -> Result<(), DataError>
         }
     }
     Ok(())
+}
+
+/// The bytes of the texts of a value, and as many for what is no text as it has in JSON at least.
+fn bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(|item| 1 + bytes(item)).sum(),
+        Value::Object(fields) => fields.values().map(|field| 1 + bytes(field)).sum(),
+        _ => 1,
+    }
 }
 
 /// The fields of a row or of a group within one. A column holds null where a group within a row

@@ -8,11 +8,11 @@ use serde_json::{Map, Value};
 use crate::error::{DataError, RowPlace, shown};
 
 /// A row has at most so many bytes in its file. It is held whole, and its values beside it.
-pub(crate) const ROW_BYTES_MAX: usize = 64 << 20;
+pub(crate) const ROW_BYTES_MAX: usize = 16 << 20;
 
 /// What a row of more bytes is told.
 pub(crate) const TOO_LONG: &str =
-    "the row is longer than 64 MiB, or its quotes or brackets do not match; make it shorter";
+    "the row is longer than 16 MiB, or its quotes or brackets do not match; make it shorter";
 
 /// One row.
 pub(crate) struct Row<'a> {
@@ -63,6 +63,20 @@ impl Row<'_> {
                 }
             }
             Some(other) => Err(not_a_list(other)),
+        }
+    }
+
+    /// The same row with these of its fields alone.
+    pub fn only(&self, columns: &[String]) -> Row<'_> {
+        let fields = columns
+            .iter()
+            .filter_map(|key| self.fields.get_key_value(key));
+        Row {
+            path: self.path,
+            place: self.place,
+            fields: fields
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
         }
     }
 

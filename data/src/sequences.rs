@@ -81,6 +81,8 @@ pub struct DataCounts {
     pub dropped: u32,
     /// Examples that were left out, because nothing of them would be predicted.
     pub skipped: u32,
+    /// Turns of which the chat template leaves a part out, such as a thought of an earlier answer.
+    pub shortened: u32,
     /// Empty documents, which are left out.
     pub blank: u32,
     /// Tokens at the end of a text that do not fill a sequence, and are left out.
@@ -126,6 +128,7 @@ impl<'a> Sequencer<'a> {
     pub fn add(&mut self, example: &Example) -> Result<(), String> {
         let (len, all) = (self.len, example.ids.len());
         self.counts.examples += 1;
+        self.counts.shortened += example.shortened;
         self.counts.longest = self.counts.longest.max(all as u32);
         if all <= len {
             let is_made = self.make(&example.ids, &example.mask);

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde_json::{Map, Value};
 
 use crate::error::DataError;
+use crate::split::RowSplit;
 
 /// The kind of a data set, by its `type` in a job file: what its rows are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +161,17 @@ pub enum TrainedEnds {
     None,
 }
 
+/// What is taken of a set of the Hugging Face hub, or of a folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HubChoice {
+    /// The name of its configuration.
+    pub name: Option<String>,
+    /// A branch, a tag or a commit.
+    pub revision: Option<String>,
+    /// Patterns of the files that are meant; none for those of the split.
+    pub data_files: Vec<String>,
+}
+
 /// A data set of a job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DatasetSource {
@@ -175,6 +187,11 @@ pub struct DatasetSource {
     pub field_input: String,
     /// The key of the output or the completion.
     pub field_output: String,
+    /// For `instruct`: the prompt, with `{instruction}` and `{input}` where these go; `None` for a
+    /// line each.
+    pub format: Option<String>,
+    /// The same for rows without an input; `None` for that of others.
+    pub no_input_format: Option<String>,
     /// For conversations: the key of the list of messages.
     pub field_messages: String,
     /// Names of fields within messages, by the name that the chat template has for them: `role`,
@@ -196,12 +213,28 @@ pub struct DatasetSource {
     pub template_variables: Map<String, Value>,
     /// Keys of rows and messages that are left out on purpose.
     pub ignore_fields: Vec<String>,
+    /// Where it is not empty: the keys of rows that are kept; all others are left out on purpose.
+    pub columns: Vec<String>,
     /// What becomes of examples that are too long.
     pub excess_length: ExcessLength,
-    /// Only so many rows are taken, the first ones.
+    /// Which part of the rows is taken; of a folder also which files.
+    pub split: Option<RowSplit>,
+    /// The share of these rows that is drawn, in (0, 1].
+    pub weight: Option<f64>,
+    /// The seed of that draw.
+    pub seed: u64,
+    /// Only so many rows are taken, the first ones of these.
     pub max_samples: Option<u32>,
-    /// Of a folder with files of several splits, those with `train` in their names are taken.
-    pub only_train: bool,
+    /// What is meant of a set of the hub.
+    pub hub: HubChoice,
+    /// The files, where they are not those of `path`: those of a set of the hub.
+    pub given_files: Option<Vec<PathBuf>>,
+    /// Tokens that end turns, beside those of the model.
+    pub eot_tokens: Vec<String>,
+    /// Whether a system message in front of a conversation is left out.
+    pub drop_system_message: bool,
+    /// Whether only the last answer of a conversation is learnt.
+    pub mask_history: bool,
 }
 
 impl DatasetSource {
@@ -223,6 +256,8 @@ impl DatasetSource {
             field_instruction: instruction.to_string(),
             field_input: "input".to_string(),
             field_output: output.to_string(),
+            format: None,
+            no_input_format: None,
             field_messages: messages.to_string(),
             message_properties: properties
                 .map(|(to, from)| (to.to_string(), from.to_string()))
@@ -237,13 +272,26 @@ impl DatasetSource {
             chat_template: None,
             template_variables: Map::new(),
             ignore_fields: Vec::new(),
+            columns: Vec::new(),
             excess_length: match kind {
                 DatasetKind::Completion => ExcessLength::Split,
                 _ => ExcessLength::Truncate,
             },
+            split: None,
+            weight: None,
+            seed: 42,
             max_samples: None,
-            only_train: false,
+            hub: HubChoice::default(),
+            given_files: None,
+            eot_tokens: Vec::new(),
+            drop_system_message: false,
+            mask_history: false,
         }
+    }
+
+    /// Whether a part or a share of the rows is taken.
+    pub(crate) fn selects(&self) -> bool {
+        self.weight.is_some() || self.split.as_ref().is_some_and(RowSplit::is_part)
     }
 
     /// The error that this data set cannot be used as a whole.

@@ -6,6 +6,8 @@
 //! as if it continued into the next. After the last document nothing is added. Tokens at the end
 //! that do not fill a sequence are left out, and counted.
 
+use std::path::PathBuf;
+
 use concord_text::{PieceStream, Pieces};
 
 use crate::error::DataError;
@@ -14,6 +16,7 @@ use crate::files::{self, FileForm};
 use crate::loader::DataLoader;
 use crate::sequences::{DataCounts, Sequencer, Sink};
 use crate::source::{DatasetSource, ExcessLength};
+use crate::split::Chosen;
 use crate::text_chunks;
 use crate::{each_row, rows};
 
@@ -131,28 +134,48 @@ fn read(
     progress: &mut dyn FnMut(u64),
 ) -> Result<u32, DataError> {
     let paths = source.files()?;
+    let is_plain = |path: &PathBuf| files::form(path, source.kind).1 == FileForm::Plain;
+    let texts = paths.iter().filter(|path| is_plain(path)).count();
+    let is_mixed = texts > 0 && texts < paths.len();
+    if is_mixed && source.selects() {
+        return Err(source.fail(
+            "it has both texts and files of rows, so `split` and `weight` do not say what is \
+             taken: name them as two data sets, by patterns such as *.txt and *.jsonl",
+        ));
+    }
+    let mut each = |row: &rows::Row, documents: &mut Documents| {
+        let text = row.text(&source.field)?;
+        let text = text.ok_or_else(|| fields::missing(source, row, &source.field))?;
+        fields::check(source, row)?;
+        match text.is_empty() {
+            true => *blank += 1,
+            false => documents.add(source, text)?,
+        }
+        Ok(())
+    };
+    if texts == 0 {
+        let chosen = Chosen::of(source, &mut || each_row::count(source, &paths))?;
+        let mut each = |row: &rows::Row| each(row, documents);
+        return each_row::for_each(source, &paths, &chosen, progress, &mut each);
+    }
+    let chosen = Chosen::of(source, &mut || Ok(texts as u64))?;
     let (mut count, most) = (0, source.max_samples.unwrap_or(u32::MAX));
-    for path in paths {
-        let (packing, form) = files::form(&path, source.kind);
+    for (index, path) in paths.iter().enumerate() {
+        let (packing, form) = files::form(path, source.kind);
         if count >= most {
             break;
         }
         if form != FileForm::Plain {
-            let mut each = |row: &rows::Row| {
-                let text = row.text(&source.field)?;
-                let text = text.ok_or_else(|| fields::missing(source, row, &source.field))?;
-                fields::check(source, row)?;
-                match text.is_empty() {
-                    true => *blank += 1,
-                    false => documents.add(source, text)?,
-                }
-                Ok(())
-            };
-            count += each_row::for_each(source, &[path], most - count, progress, &mut each)?;
+            let (path, rest) = (std::slice::from_ref(path), Chosen::first(most - count));
+            let mut each = |row: &rows::Row| each(row, documents);
+            count += each_row::for_each(source, path, &rest, progress, &mut each)?;
+            continue;
+        }
+        if !chosen.takes(index as u64) {
             continue;
         }
         let mut stream: Option<PieceStream> = None;
-        text_chunks::for_each(&path, packing, &mut |text, bytes| {
+        text_chunks::for_each(path, packing, &mut |text, bytes| {
             if !text.is_empty() {
                 let stream = match &mut stream {
                     Some(stream) => stream,

@@ -50,7 +50,11 @@ pub(crate) fn example(source: &DatasetSource, row: &Row) -> Result<Example, Data
             learnt.collect::<Result<Vec<u8>, DataError>>()?
         }
     };
-    let example = Example { ids, mask };
+    let example = Example {
+        ids,
+        mask,
+        shortened: 0,
+    };
     match example.trained() {
         0 => Err(row.fail("it has no token to learn; remove the row")),
         _ => Ok(example),

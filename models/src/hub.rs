@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::error::ModelError;
 
 #[cfg(feature = "hub")]
+mod data;
+#[cfg(feature = "hub")]
 mod download;
 mod environment;
 
@@ -171,6 +173,76 @@ pub fn resolve_config(model: &str) -> Result<PathBuf, ModelError> {
     hub.resolve_config(model)
 }
 
+/// Chooses files of a data set by the names of all, and by its README.md where it has one; or says
+/// why it cannot, in half a sentence.
+pub type ChooseFiles<'a> = dyn Fn(&[&str], Option<&str>) -> Result<Vec<String>, String> + 'a;
+
+/// Whether a text may be the name of a repository: `owner/name`.
+pub fn is_data_name(name: &str) -> bool {
+    let plain = RepoName::parse(name);
+    plain.is_some_and(|plain| plain.file.is_none() && plain.repo == name)
+}
+
+/// Files of a data set of the hub of the environment, in the cache, where those that it lacks are
+/// downloaded. All are of one commit. If the server does not answer, or may not be asked, the
+/// commit that was fetched last is used.
+///
+/// # Errors
+/// [`ModelError::ModelNotFound`] with what was tried.
+pub fn data_files(
+    repo: &str,
+    revision: &str,
+    choose: &ChooseFiles,
+    progress: &mut dyn FnMut(Download),
+) -> Result<Vec<PathBuf>, ModelError> {
+    let not_found = |reason: String| ModelError::ModelNotFound {
+        model: repo.to_string(),
+        reason,
+    };
+    let hub = ModelHub::from_env().map_err(not_found)?;
+    hub.data_files(repo, revision, choose, progress)
+}
+
+impl ModelHub {
+    /// As [`data_files`], of this hub.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn data_files(
+        &self,
+        repo: &str,
+        revision: &str,
+        choose: &ChooseFiles,
+        progress: &mut dyn FnMut(Download),
+    ) -> Result<Vec<PathBuf>, ModelError> {
+        let not_found = |reason: String| ModelError::ModelNotFound {
+            model: repo.to_string(),
+            reason,
+        };
+        let name = RepoName::parse(&format!("{repo}@{revision}"));
+        let name = name.map(|name| RepoName {
+            is_data: true,
+            ..name
+        });
+        match name {
+            Some(name) => self.fetch_data(&name, choose, progress).map_err(not_found),
+            None => Err(not_found(format!(
+                "{repo}@{revision} is no name of the hub (owner/name, and a revision)"
+            ))),
+        }
+    }
+
+    #[cfg(not(feature = "hub"))]
+    fn fetch_data(
+        &self,
+        _name: &RepoName,
+        _choose: &ChooseFiles,
+        _progress: &mut dyn FnMut(Download),
+    ) -> Result<Vec<PathBuf>, String> {
+        Err("this build has no access to the hub (feature `hub`)".to_string())
+    }
+}
+
 /// Which files of a repository are fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "hub"), allow(dead_code))]
@@ -189,6 +261,8 @@ struct RepoName {
     revision: String,
     /// A GGUF file of the repository, where that is the model.
     file: Option<String>,
+    /// Whether it is one of data, not of a model.
+    is_data: bool,
 }
 
 impl RepoName {
@@ -218,6 +292,7 @@ impl RepoName {
             repo: repo.to_string(),
             revision: revision.to_string(),
             file: file.map(str::to_string),
+            is_data: false,
         })
     }
 }
@@ -233,6 +308,7 @@ mod tests {
                 repo: repo.to_string(),
                 revision: revision.to_string(),
                 file: None,
+                is_data: false,
             })
         };
         assert_eq!(RepoName::parse("a/b"), name("a/b", "main"));

@@ -19,8 +19,16 @@ pub enum RowKind {
     Chat,
     /// A prompt and its completion, as texts or as turns.
     PromptCompletion,
+    /// Instruction, input and output, a line each.
+    Instruct,
+    /// Texts that are learnt or not, one behind the other.
+    Segments,
+    /// Token ids and labels.
+    Tokens,
     /// What the columns of the data show: `text`, `messages`, or `prompt` and `completion`.
     ByColumns,
+    /// The same, and instructions and their answers.
+    Guessed,
 }
 
 /// What the model learns to predict.
@@ -39,6 +47,8 @@ pub enum Learnt {
 pub enum TurnTemplate {
     /// By the chat template of the tokenizer.
     Tokenizer,
+    /// By the one that has this name among [`crate::TEMPLATE_NAMES`].
+    Named(String),
     /// By this one (Jinja).
     Jinja(String),
 }
@@ -65,14 +75,26 @@ pub struct Dataset {
     pub place: Place,
     /// The key that names the file, as `--set` takes it.
     pub path_key: String,
-    /// A file or folder; or an id of the Hugging Face hub, which is not fetched.
+    /// A file or folder; or a set of the Hugging Face hub, as owner/name.
     pub path: String,
+    /// Of a set of the hub: the name of its configuration.
+    pub name: Option<String>,
+    /// Of a set of the hub: the branch, the tag or the commit.
+    pub revision: Option<String>,
+    /// Files of a folder or of a set of the hub, where not all are meant.
+    pub data_files: Vec<String>,
+    /// Which rows, as Hugging Face's data sets write it: `train`, `train[:10%]`.
+    pub split: Option<String>,
     /// What its rows are.
     pub kind: RowKind,
     /// Columns by what they hold (`instruction`, `input`, `output`, `system`, `messages`, `text`,
     /// `prompt`, `completion`) and names within a turn (`role`, `content`), where they differ from
     /// the usual.
     pub fields: BTreeMap<&'static str, String>,
+    /// How an instruction and its input are written, with `{instruction}` and `{input}` in it.
+    pub format: Option<String>,
+    /// The same for rows without an input.
+    pub no_input_format: Option<String>,
     /// Names of roles by what they mean (`user`, `assistant`, `system`, `tool`), where the file
     /// gives them.
     pub roles: BTreeMap<String, Vec<String>>,
@@ -88,6 +110,16 @@ pub struct Dataset {
     pub max_rows: Option<u64>,
     /// The share of its rows that is taken, after a shuffle.
     pub weight: Option<f64>,
+    /// Fields of rows that are left out on purpose.
+    pub ignored: Vec<String>,
+    /// The fields of rows that are kept, where the file names them; all others are left out.
+    pub columns: Vec<String>,
+    /// Tokens that end turns, beside those of the model.
+    pub end_tokens: Vec<String>,
+    /// Whether a system message in front of a conversation is left out.
+    pub drops_system: bool,
+    /// Whether only the last answer of a conversation is learnt.
+    pub last_answer: bool,
 }
 
 impl Dataset {
@@ -98,8 +130,14 @@ impl Dataset {
             place,
             path_key: format!("{at}.path"),
             path,
+            name: None,
+            revision: None,
+            data_files: Vec::new(),
+            split: None,
             kind,
             fields: BTreeMap::new(),
+            format: None,
+            no_input_format: None,
             roles: BTreeMap::new(),
             learnt: Learnt::Answers,
             learnt_ends: None,
@@ -107,6 +145,11 @@ impl Dataset {
             too_long: TooLong::Truncate,
             max_rows: None,
             weight: None,
+            ignored: Vec::new(),
+            columns: Vec::new(),
+            end_tokens: Vec::new(),
+            drops_system: false,
+            last_answer: false,
         }
     }
 }

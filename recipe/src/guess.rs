@@ -58,26 +58,34 @@ pub(crate) fn tool_of(document: &Document) -> (Tool, String) {
     }
 }
 
-/// Both write `base_model`, and share many keys.
+/// Both write `base_model`, and share many keys: the file is the tool's of whose own keys it has
+/// more, since each may have a few of the other's.
 fn axolotl_or_own(document: &Document) -> (Tool, String) {
     let root = document.root();
-    if let Some(mark) = OWN_MARKS.iter().find(|key| root.contains_key(**key)) {
-        return (Tool::Concord, format!("`{mark}`"));
-    }
-    let types = document.get("datasets").and_then(Value::as_sequence);
-    let mut types = types
+    let mut own: Vec<String> = OWN_MARKS
         .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.get("type")?.as_str());
-    if let Some(own) = types.find(|word| OWN_TYPES.contains(word)) {
-        return (Tool::Concord, format!("`type: {own}`"));
-    }
-    let mut keys = root.keys().filter_map(Value::as_str);
-    let foreign = keys
-        .find(|key| !tables::OWN_KEYS.contains(key) && tables::find(Tool::Axolotl, key).is_some());
-    match foreign {
-        Some(mark) => (Tool::Axolotl, format!("`base_model` and `{mark}`")),
-        None => (Tool::Concord, "no key of another tool's own".to_string()),
+        .filter(|mark| root.contains_key(*mark))
+        .map(|mark| format!("`{mark}`"))
+        .collect();
+    let types = document.get("datasets").and_then(Value::as_sequence);
+    let types = types.into_iter().flatten();
+    let types = types.filter_map(|entry| entry.get("type")?.as_str());
+    own.extend(
+        types
+            .filter(|word| OWN_TYPES.contains(word))
+            .map(|word| format!("`type: {word}`")),
+    );
+    let keys = root.keys().filter_map(Value::as_str);
+    let foreign: Vec<&str> = keys
+        .filter(|key| !tables::OWN_KEYS.contains(key))
+        .filter(|key| tables::find(Tool::Axolotl, key).is_some())
+        .collect();
+    match (own.first(), foreign.first()) {
+        (mark, Some(first)) if mark.is_none() || foreign.len() > own.len() => {
+            (Tool::Axolotl, format!("`base_model` and `{first}`"))
+        }
+        (Some(mark), _) => (Tool::Concord, mark.clone()),
+        _ => (Tool::Concord, "no key of another tool's own".to_string()),
     }
 }
 

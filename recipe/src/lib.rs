@@ -34,6 +34,7 @@ mod references;
 mod resolved;
 mod shown;
 mod tables;
+mod templates;
 mod tool;
 mod walk;
 
@@ -44,6 +45,7 @@ pub use document::{Document, NotAJob, Place, TEXT_BYTES_MAX};
 pub use length::{Length, Saves, StepsRule, Warmup};
 pub use resolved::{Expected, Idle, Problem, Resolved, Rules, Setting, TokenRole, ValueSource};
 pub use tables::OWN_KEYS;
+pub use templates::{TEMPLATE_NAMES, named_template};
 pub use tool::Tool;
 
 use builder::JobBuilder;
@@ -90,6 +92,7 @@ pub fn resolve(text: &str, request: &Request) -> Result<Resolved, NotAJob> {
     if tool != Tool::Concord {
         walk::all(&mut builder);
         read::tool(&mut builder, request.files);
+        ignore_fields(&mut builder);
         references::left(&mut builder);
         walk::left(&mut builder);
     }
@@ -97,6 +100,15 @@ pub fn resolve(text: &str, request: &Request) -> Result<Resolved, NotAJob> {
     out.problems.sort_by_key(|problem| order(problem.place));
     out.idle.sort_by_key(|idle| order(idle.place));
     Ok(out)
+}
+
+/// Fields of rows that the file says to leave out, in a key of Concord's own.
+fn ignore_fields(builder: &mut JobBuilder) {
+    if let Some(names) = builder.names("ignore_fields") {
+        for dataset in &mut builder.out.datasets {
+            dataset.ignored.extend(names.iter().cloned());
+        }
+    }
 }
 
 /// The text with `sets` in it.

@@ -5,9 +5,13 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use concord_data::{DatasetKind, DatasetSource};
 use concord_models::config::DecoderConfig;
+use concord_models::hub;
+use concord_models::weights::ModelFolder;
 use serde_json::json;
 
+use crate::support::hub_data;
 use crate::support::job_file::sample::{self, Sample};
 use crate::support::output::Output;
 
@@ -24,7 +28,8 @@ pub struct InitArgs {
     /// A model folder, or owner/name of the Hugging Face hub.
     #[arg(value_name = "DIR_OR_HUB_ID")]
     model: String,
-    /// A data set: .txt, .jsonl or .json. What its rows are is seen from the first.
+    /// A data set: a file, a folder, or owner/name of the hub. What its rows are is seen from the
+    /// first.
     #[arg(value_name = "FILE")]
     data: PathBuf,
     /// Where the job file is written; a file that is there is not replaced.
@@ -37,7 +42,12 @@ pub struct InitArgs {
 /// # Errors
 /// Where the data set cannot be read, has rows that are not known, or the file is there already.
 pub fn run(args: &InitArgs, output: &Output) -> anyhow::Result<()> {
-    let kind = sample::kind(&args.data).with_context(|| args.data.display().to_string())?;
+    let known = Known::of(&args.model);
+    let mut source = DatasetSource::new(&args.data, DatasetKind::Text);
+    hub_data::find(&mut source)?;
+    let first = source.given_files.as_ref().and_then(|files| files.first());
+    let seen = sample::seen(first.unwrap_or(&args.data), known.has_template)?;
+    let kind = seen.kind.name();
     let name = args
         .output
         .file_stem()
@@ -46,8 +56,8 @@ pub fn run(args: &InitArgs, output: &Output) -> anyhow::Result<()> {
     let text = sample::text(&Sample {
         model: &args.model,
         data: &args.data.to_string_lossy(),
-        kind,
-        sequence_len: sequence_len(&args.model),
+        seen: &seen,
+        sequence_len: known.positions.min(SEQUENCE_LEN),
         output_dir: &format!("out/{name}"),
     });
     write_new(&args.output, &text)?;
@@ -60,12 +70,27 @@ pub fn run(args: &InitArgs, output: &Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tokens of a sequence: not more than a model that is here has positions.
-fn sequence_len(model: &str) -> usize {
-    let config = DecoderConfig::from_folder(Path::new(model));
-    config.map_or(SEQUENCE_LEN, |config| {
-        config.max_positions.min(SEQUENCE_LEN)
-    })
+/// What is known of a model without downloading it.
+struct Known {
+    positions: usize,
+    has_template: bool,
+}
+
+impl Known {
+    /// Of a folder or a GGUF file that is here; others may have many positions and a template.
+    fn of(model: &str) -> Self {
+        let folder = hub::is_here(model).then(|| ModelFolder::open(Path::new(model)).ok());
+        let folder = folder.flatten();
+        let template = folder.as_ref().map(ModelFolder::chat_template);
+        Self {
+            positions: match (DecoderConfig::from_folder(Path::new(model)), folder) {
+                (Ok(config), _) => config.max_positions,
+                (Err(_), Some(folder)) => folder.config().max_positions,
+                (Err(_), None) => SEQUENCE_LEN,
+            },
+            has_template: template.is_none_or(|found| !matches!(found, Ok(None))),
+        }
+    }
 }
 
 fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {

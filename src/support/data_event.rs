@@ -13,7 +13,8 @@ pub fn data_event(sources: &[DatasetSource], sequence_len: u32, counts: &DataCou
         "rows": counts.rows, "examples": counts.examples, "sequences": counts.sequences,
         "sequence_len": sequence_len, "tokens": counts.tokens, "trained_tokens": counts.trained,
         "longest": counts.longest, "truncated": counts.truncated, "split": counts.split,
-        "dropped": counts.dropped, "skipped": counts.skipped, "blank": counts.blank,
+        "dropped": counts.dropped, "skipped": counts.skipped, "shortened": counts.shortened,
+        "blank": counts.blank,
         "tail_tokens": counts.tail,
     })
 }

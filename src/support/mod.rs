@@ -12,6 +12,8 @@ mod digest_cache;
 pub mod event_file;
 pub mod gpu;
 pub mod home;
+pub mod hub_data;
+pub mod job_data;
 pub mod job_events;
 pub mod job_file;
 pub mod job_list;

@@ -212,3 +212,44 @@ fn a_preview_shows_what_is_learnt() {
         .objects();
     assert_eq!(event(&objects, "data")["rows"], 2);
 }
+
+#[test]
+fn the_longest_example_can_decide_the_length() {
+    let model = TinyModel::new();
+    let (path, job) = (model.file("a.jsonl"), model.file("job.yaml"));
+    fs::write(
+        &path,
+        "{\"text\": \"w3 w4\"}\n{\"text\": \"w3 w4 w5 w6\"}\n",
+    )
+    .unwrap();
+    let text = format!(
+        "{{base_model: {}, datasets: [{{path: {}, type: completion}}], max_steps: 1,\n\
+         sequence_len: longest, learning_rate: 1e-3, lora_r: 1, output_dir: {}}}",
+        model.dir().display(),
+        path.display(),
+        model.file("out").display()
+    );
+    fs::write(&job, text).unwrap();
+    let objects = concord(["data", "preview", arg(&job), "--json"])
+        .good()
+        .objects();
+    let data = event(&objects, "data");
+    assert_eq!(data["sequence_len"], data["longest"], "{data}");
+    assert_eq!(data["truncated"], 0);
+    // A key from outside, as with `concord train`.
+    let set = "sequence_len=3";
+    let objects = concord(["data", "preview", arg(&job), "--set", set, "--json"])
+        .good()
+        .objects();
+    assert_eq!(event(&objects, "data")["sequence_len"], 3);
+    concord([
+        "data",
+        "preview",
+        arg(&path),
+        "--model",
+        arg(model.dir()),
+        "--set",
+        set,
+    ])
+    .refused(&["--set and --tool belong to a job file"]);
+}

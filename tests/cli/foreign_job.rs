@@ -220,7 +220,7 @@ fn init_writes_a_job_file_that_runs() {
     fs::write(&rows, "{\"chosen\": 1}").unwrap();
     let other = case.0.file("other.yaml");
     let args = ["init", "m", arg(&rows), "--output", arg(&other)];
-    concord(args).refused(&["b.jsonl", "its rows have `chosen`"]);
+    concord(args).refused(&["b.jsonl", "preferences are not trained on"]);
     assert!(!other.exists());
 }
 

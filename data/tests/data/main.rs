@@ -9,4 +9,6 @@ mod chat;
 mod fixtures;
 mod kinds;
 mod rows;
+mod selection;
 mod shapes;
+mod templates;

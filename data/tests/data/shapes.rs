@@ -326,7 +326,7 @@ fn files_of_other_splits_are_not_trained_on() {
     let mut source = DatasetSource::new(files.path("data"), DatasetKind::Completion);
     let error = model().load(&source, 8).unwrap_err();
     says(error, &["several splits", "test-00000", "split: train"]);
-    source.only_train = true;
+    source.split = Some("train".parse().unwrap());
     assert_eq!(model().load(&source, 8).unwrap().counts.rows, 1);
     files.write("data/notes.docx", b"x");
     says(
@@ -371,11 +371,15 @@ fn a_file_is_guessed_by_its_fields() {
     ];
     for (row, kind) in rows {
         let path = files.write("a.jsonl", row.to_string().as_bytes());
-        assert_eq!(concord_data::guess(&path).unwrap().kind, kind, "{row}");
+        assert_eq!(
+            concord_data::guess(&path, true).unwrap().kind,
+            kind,
+            "{row}"
+        );
     }
     let path = files.write("a.jsonl", b"{\"x\": 1}");
     says(
-        concord_data::guess(&path).unwrap_err(),
+        concord_data::guess(&path, true).unwrap_err(),
         &["line 1", "x", "name its `type`"],
     );
 }

@@ -44,12 +44,7 @@ impl ModelHub {
                 )
             });
         }
-        let endpoint = self.endpoint.as_deref().unwrap_or(PUBLIC);
-        let builder = ApiBuilder::from_cache(cache.clone())
-            .with_retries(RETRIES)
-            .with_token(self.token.as_ref().map(|token| token.0.clone()))
-            .with_endpoint(endpoint.trim_end_matches('/').to_string());
-        let api = builder.build().map_err(|error| error.to_string())?;
+        let api = self.api(&cache)?;
         let asked = repo_at(name, &name.revision);
         match api.repo(asked.clone()).info() {
             Ok(info) => {
@@ -86,9 +81,18 @@ impl ModelHub {
         }
     }
 
+    pub(super) fn api(&self, cache: &Cache) -> Result<Api, String> {
+        let endpoint = self.endpoint.as_deref().unwrap_or(PUBLIC);
+        let builder = ApiBuilder::from_cache(cache.clone())
+            .with_retries(RETRIES)
+            .with_token(self.token.as_ref().map(|token| token.0.clone()))
+            .with_endpoint(endpoint.trim_end_matches('/').to_string());
+        builder.build().map_err(|error| error.to_string())
+    }
+
     /// An error of the server as a sentence that says what would help. Without a valid token, the
     /// server does not say whether a repository is private or does not exist.
-    fn explain(&self, name: &RepoName, error: &ApiError) -> String {
+    pub(super) fn explain(&self, name: &RepoName, error: &ApiError) -> String {
         let text = error.to_string();
         let status = text.rsplit_once("http status: ").map(|(_, status)| status);
         let server = self.endpoint.as_deref().unwrap_or(PUBLIC);
@@ -136,17 +140,21 @@ fn cached(cache: &Cache, name: &RepoName) -> Option<PathBuf> {
     }
 }
 
-fn repo_at(name: &RepoName, revision: &str) -> Repo {
-    Repo::with_revision(name.repo.clone(), RepoType::Model, revision.to_string())
+pub(super) fn repo_at(name: &RepoName, revision: &str) -> Repo {
+    let kind = match name.is_data {
+        true => RepoType::Dataset,
+        false => RepoType::Model,
+    };
+    Repo::with_revision(name.repo.clone(), kind, revision.to_string())
 }
 
 /// One commit of a repository.
-struct Fetch<'a> {
-    api: &'a Api,
-    cache: &'a Cache,
-    repo: Repo,
-    sha: &'a str,
-    explain: &'a dyn Fn(&ApiError) -> String,
+pub(super) struct Fetch<'a> {
+    pub api: &'a Api,
+    pub cache: &'a Cache,
+    pub repo: Repo,
+    pub sha: &'a str,
+    pub explain: &'a dyn Fn(&ApiError) -> String,
 }
 
 impl Fetch<'_> {
@@ -214,7 +222,7 @@ impl Fetch<'_> {
         Ok(folder)
     }
 
-    fn one(
+    pub fn one(
         &self,
         file: &str,
         files: &[&str],

@@ -108,7 +108,9 @@ fn respond(
             return (status, String::new(), Vec::new());
         }
     }
-    if path == "/api/models/owner/tiny/revision/main" {
+    let kinds = ["models", "datasets"];
+    let info = |kind| format!("/api/{kind}/owner/tiny/revision/main");
+    if kinds.into_iter().any(|kind| path == info(kind)) {
         let siblings: Vec<_> = files
             .keys()
             .map(|name| json!({ "rfilename": name }))
@@ -116,7 +118,8 @@ fn respond(
         let info = json!({ "sha": SHA, "siblings": siblings }).to_string();
         return ("200 OK", String::new(), info.into_bytes());
     }
-    let file = path.strip_prefix(&format!("/owner/tiny/resolve/{SHA}/"));
+    let file = path.trim_start_matches("/datasets");
+    let file = file.strip_prefix(&format!("/owner/tiny/resolve/{SHA}/"));
     match (file.and_then(|name| files.get(name)), range) {
         (Some(content), Some((from, _))) if from >= content.len() => {
             ("416 Range Not Satisfiable", String::new(), Vec::new())

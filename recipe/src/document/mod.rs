@@ -1,5 +1,6 @@
 //! A YAML text as a tree, where each key stands, and keys that are set from outside.
 
+mod depth;
 mod lines;
 mod path;
 
@@ -12,6 +13,12 @@ pub const TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of all values together, with what aliases stand for, in multiples of the text's.
 const VALUES_PER_TEXT: usize = 64;
+
+/// Brackets and braces that may be open at once. The reader takes time by their square.
+const OPEN_MAX: usize = 256;
+
+/// Keys of all mappings. The longest file of any tool has some 300.
+const KEYS_MAX: usize = 5_000;
 
 /// Why a text is no job file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +35,15 @@ pub enum NotAJob {
     /// It is not YAML.
     #[error("not valid YAML: {0}")]
     Yaml(String),
+    /// Lists and mappings stand too deep in each other.
+    #[error(
+        "line {0}: more than {OPEN_MAX} brackets, braces or list marks are open; a job file has a \
+         few"
+    )]
+    Depth(usize),
+    /// It has too many keys.
+    #[error("the file has {0} keys; a job file has at most {KEYS_MAX}")]
+    Keys(usize),
     /// It is empty.
     #[error("the job file is empty")]
     Empty,
@@ -71,6 +87,9 @@ impl Document {
         if text.len() > TEXT_BYTES_MAX {
             return Err(NotAJob::TooLong(text.len()));
         }
+        if let Some(line) = depth::too_deep(text, OPEN_MAX) {
+            return Err(NotAJob::Depth(line));
+        }
         let value = serde_yaml_ng::from_str(text).map_err(|error| {
             let error = error.to_string();
             match error.contains("more than one document") {
@@ -80,6 +99,10 @@ impl Document {
         })?;
         if weight(&value) > text.len().max(64) * VALUES_PER_TEXT {
             return Err(NotAJob::Aliases);
+        }
+        let keys = keys(&value);
+        if keys > KEYS_MAX {
+            return Err(NotAJob::Keys(keys));
         }
         match value {
             Value::Mapping(root) => Ok(Self {
@@ -104,6 +127,9 @@ impl Document {
             .ok_or_else(|| wrong("write key=value"))?;
         let value: Value = match value {
             "" => Value::String(String::new()),
+            value if depth::too_deep(value, OPEN_MAX).is_some() => {
+                return Err(wrong("the value has too many brackets"));
+            }
             value => serde_yaml_ng::from_str(value)
                 .map_err(|error| wrong(&format!("the value is not valid YAML: {error}")))?,
         };
@@ -163,6 +189,16 @@ fn weight(value: &Value) -> usize {
         }
         Value::Tagged(tagged) => 1 + weight(&tagged.value),
         _ => 1,
+    }
+}
+
+/// The keys of all its mappings.
+fn keys(value: &Value) -> usize {
+    match value {
+        Value::Sequence(values) => values.iter().map(keys).sum(),
+        Value::Mapping(map) => map.values().map(|value| 1 + keys(value)).sum(),
+        Value::Tagged(tagged) => keys(&tagged.value),
+        _ => 0,
     }
 }
 
@@ -235,6 +271,13 @@ mod tests {
             no(&" ".repeat(TEXT_BYTES_MAX + 1)),
             NotAJob::TooLong(_)
         ));
+        // What takes the reader minutes, or more stack than there is.
+        for deep in ["[", "{", "- ", "? ", "{a: ", "[[{"] {
+            let text = format!("a: 1\nb: {}", deep.repeat(TEXT_BYTES_MAX / 4 / deep.len()));
+            assert_eq!(no(&text), NotAJob::Depth(2), "{deep}");
+        }
+        let many: String = (0..60_000).map(|i| format!("k{i}: 1\n")).collect();
+        assert_eq!(no(&many), NotAJob::Keys(60_000));
         // Aliases of aliases: a few bytes that stand for a gigabyte.
         let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_string();
         for level in 1..8 {

@@ -2,20 +2,25 @@
 
 use serde_yaml_ng::Value;
 
-use crate::builder::{JobBuilder, names};
+use crate::builder::{JobBuilder, names, number};
 use crate::dataset::{Dataset, Learnt, RowKind, TooLong, TurnTemplate};
 use crate::shown::shown;
+use crate::templates::{TEMPLATE_NAMES, named_template};
 
 /// What to do where rows cannot be read.
-const TYPES: &str = "types are alpaca, chat_template, completion and pretrain: write the rows as \
-                     turns of role and content, and set chat_template";
+const TYPES: &str = "types are alpaca, chat_template, completion, pretrain, input_output and none, \
+                     which is token ids: write the rows as turns of role and content, and set \
+                     chat_template";
 
 pub fn read(b: &mut JobBuilder) {
-    let too_long = too_long(b);
-    let all = b.flag("train_on_inputs") == Some(true);
-    let template = template(b, "chat_template", "chat_template_jinja");
+    let shared = Shared {
+        too_long: too_long(b),
+        all: b.flag("train_on_inputs") == Some(true),
+        template: template(b, "chat_template", "chat_template_jinja"),
+        end_tokens: b.names("eot_tokens").unwrap_or_default(),
+    };
     for at in entries(b, "datasets") {
-        entry(b, &at, all, template.clone(), too_long);
+        entry(b, &at, &shared);
     }
     for at in entries(b, "pretraining_dataset") {
         pretraining(b, &at);
@@ -59,23 +64,42 @@ fn too_long(b: &mut JobBuilder) -> TooLong {
 
 /// The template of conversations.
 fn template(b: &mut JobBuilder, name: &str, jinja: &str) -> TurnTemplate {
-    if let Some(text) = b.text(jinja) {
-        b.read.insert(name.to_string());
-        return TurnTemplate::Jinja(text);
-    }
-    match b.word(name).as_deref() {
-        None | Some("tokenizer_default") => {}
-        Some(word) if word.starts_with("tokenizer_default_fallback_") => {}
-        Some(_) => {
-            let remedy = "Axolotl's own templates are not known; the tokenizer's, which for most \
-                          models is the same, is tokenizer_default";
-            b.refuse(name, remedy, Some("tokenizer_default"));
-        }
-    }
-    TurnTemplate::Tokenizer
+    let (word, text) = (b.word(name), b.text(jinja));
+    chosen(word.as_deref(), text).unwrap_or_else(|| {
+        b.refuse(name, &unknown_template(), Some("tokenizer_default"));
+        TurnTemplate::Tokenizer
+    })
 }
 
-fn entry(b: &mut JobBuilder, at: &str, all: bool, template: TurnTemplate, too_long: TooLong) {
+/// The template of a name or a text; `None` where the name is not known.
+fn chosen(name: Option<&str>, text: Option<String>) -> Option<TurnTemplate> {
+    match (name, text) {
+        (_, Some(text)) => Some(TurnTemplate::Jinja(text)),
+        (None | Some("tokenizer_default"), _) => Some(TurnTemplate::Tokenizer),
+        (Some(word), _) if word.starts_with("tokenizer_default_fallback_") => {
+            Some(TurnTemplate::Tokenizer)
+        }
+        (Some(word), _) => named_template(word).map(|_| TurnTemplate::Named(word.to_string())),
+    }
+}
+
+fn unknown_template() -> String {
+    format!(
+        "known by name are {}; the tokenizer's, which for most models is the same, is \
+         tokenizer_default",
+        TEMPLATE_NAMES.join(", ")
+    )
+}
+
+/// What holds for all entries.
+struct Shared {
+    all: bool,
+    template: TurnTemplate,
+    too_long: TooLong,
+    end_tokens: Vec<String>,
+}
+
+fn entry(b: &mut JobBuilder, at: &str, shared: &Shared) {
     let key = |name: &str| format!("{at}.{name}");
     let Some(path) = field(b, &key("path")) else {
         return b.missing(&key("path"), "name a file");
@@ -85,11 +109,12 @@ fn entry(b: &mut JobBuilder, at: &str, all: bool, template: TurnTemplate, too_lo
             Some(kind) => kind,
             None => return at_refuse(b, &key("type"), &format!("\"{word}\""), TYPES),
         },
+        Some(Value::Mapping(_)) => RowKind::Instruct,
         Some(other) => return at_refuse(b, &key("type"), &shown(&other), TYPES),
-        None => return b.missing(&key("type"), TYPES),
+        None => RowKind::Tokens,
     };
     let mut dataset = Dataset::new(at, b.doc.place(at), path, kind);
-    let all = all || at_value(b, &key("train_on_inputs")) == Some(Value::Bool(true));
+    let all = shared.all || at_value(b, &key("train_on_inputs")) == Some(Value::Bool(true));
     dataset.learnt = match kind {
         RowKind::Completion | RowKind::Text => Learnt::All,
         _ if all => Learnt::All,
@@ -97,12 +122,91 @@ fn entry(b: &mut JobBuilder, at: &str, all: bool, template: TurnTemplate, too_lo
     };
     dataset.too_long = match kind {
         RowKind::Completion => TooLong::Split,
-        _ => too_long,
+        _ => shared.too_long,
     };
-    dataset.template = template;
+    dataset.template = shared.template.clone();
+    dataset.end_tokens = shared.end_tokens.clone();
+    if kind == RowKind::Instruct {
+        formats(b, &key("type"), &mut dataset);
+    }
     columns(b, at, &mut dataset);
     turns(b, at, &mut dataset);
+    rows(b, at, &mut dataset);
     b.dataset(dataset);
+}
+
+/// A type that is a mapping: how rows of an instruction are written.
+fn formats(b: &mut JobBuilder, at: &str, dataset: &mut Dataset) {
+    let map = at_value(b, at).and_then(|value| value.as_mapping().cloned());
+    let map = map.unwrap_or_default();
+    let text = |key: &str| map.get(key).and_then(Value::as_str).map(str::to_string);
+    for (key, meaning) in [
+        ("field_instruction", "instruction"),
+        ("field_input", "input"),
+        ("field_output", "output"),
+    ] {
+        if let Some(column) = text(key).filter(|column| !column.is_empty()) {
+            dataset.fields.insert(meaning, column);
+        }
+    }
+    if text("field_system").is_some_and(|field| !field.is_empty()) {
+        let remedy = "a system text of each row is read in conversations alone: set chat_template, \
+                      or give one system_prompt for all";
+        at_refuse(b, &format!("{at}.field_system"), "a field", remedy);
+    }
+    let Some(format) = text("format") else {
+        return b.missing(
+            &format!("{at}.format"),
+            "set it, such as \"{instruction}\\n{input}\\n\"",
+        );
+    };
+    let system = text("system_prompt").filter(|system| !system.is_empty());
+    let system = system.map_or(String::new(), |system| {
+        let around = text("system_format").unwrap_or_else(|| "{system}".to_string());
+        let plain = system.replace('{', "{{").replace('}', "}}");
+        around.replace("{system}", &plain)
+    });
+    let without = text("no_input_format").unwrap_or_else(|| format.clone());
+    dataset.format = Some(format!("{system}{format}"));
+    dataset.no_input_format = Some(format!("{system}{without}"));
+}
+
+/// Which files and which rows are taken.
+fn rows(b: &mut JobBuilder, at: &str, dataset: &mut Dataset) {
+    let key = |name: &str| format!("{at}.{name}");
+    dataset.name = field(b, &key("name"));
+    dataset.revision = field(b, &key("revision"));
+    dataset.split = field(b, &key("split"));
+    if let Some(files) = at_value(b, &key("data_files")).as_ref().and_then(names) {
+        dataset.data_files = files;
+    }
+    if let Some(fields) = at_value(b, &key("ignore_fields")).as_ref().and_then(names) {
+        dataset.ignored = fields;
+    }
+    let (of, index) = (
+        number_at(b, &key("shards")),
+        number_at(b, &key("shards_idx")),
+    );
+    match (of, index) {
+        (None, None) => {}
+        (Some(1.0), None | Some(0.0)) => {}
+        (Some(of), None | Some(0.0)) if of > 1.0 && of.fract() == 0.0 => {
+            dataset.weight = Some(1.0 / of);
+            b.note(format!(
+                "`{}`: one row in {of} is drawn by `seed`, as many as in Axolotl, not the same",
+                key("shards")
+            ));
+        }
+        _ => {
+            let remedy = "it is a whole number, of whose parts the first is taken: leave out \
+                          shards_idx";
+            at_refuse(b, &key("shards"), "another part than the first", remedy);
+        }
+    }
+}
+
+fn number_at(b: &mut JobBuilder, path: &str) -> Option<f64> {
+    at_value(b, path).as_ref().and_then(number)
 }
 
 fn kind(word: &str) -> Option<RowKind> {
@@ -111,6 +215,7 @@ fn kind(word: &str) -> Option<RowKind> {
         "chat_template" | "chat_template.default" => Some(RowKind::Chat),
         "completion" => Some(RowKind::Completion),
         "pretrain" => Some(RowKind::Text),
+        "input_output" => Some(RowKind::Segments),
         _ => None,
     }
 }
@@ -181,16 +286,22 @@ fn turns(b: &mut JobBuilder, at: &str, dataset: &mut Dataset) {
         Some(Value::Bool(false)) => Some("none".to_string()),
         _ => Some("turn".to_string()),
     };
-    let jinja = key("chat_template_jinja");
-    if let Some(text) = field(b, &jinja) {
-        dataset.template = TurnTemplate::Jinja(text);
-    }
-    match field(b, &key("chat_template")).as_deref() {
-        None | Some("tokenizer_default") => {}
-        Some(word) => {
-            let remedy = "Axolotl's own templates are not known: set tokenizer_default";
-            at_refuse(b, &key("chat_template"), &format!("\"{word}\""), remedy);
+    let (name, jinja) = (key("chat_template"), key("chat_template_jinja"));
+    let (word, text) = (field(b, &name), field(b, &jinja));
+    if word.is_some() || text.is_some() {
+        match chosen(word.as_deref(), text) {
+            Some(template) => dataset.template = template,
+            None => at_refuse(
+                b,
+                &name,
+                &format!("\"{}\"", word.unwrap_or_default()),
+                &unknown_template(),
+            ),
         }
+    }
+    dataset.drops_system = at_value(b, &key("drop_system_message")) == Some(Value::Bool(true));
+    if let Some(field) = field(b, &key("message_field_training")) {
+        dataset.fields.insert("training", field);
     }
 }
 
@@ -206,6 +317,7 @@ fn pretraining(b: &mut JobBuilder, at: &str) {
     };
     let mut dataset = Dataset::new(at, b.doc.place(at), path, kind);
     dataset.learnt = Learnt::All;
+    rows(b, at, &mut dataset);
     for name in ["field", "text_column"] {
         if let Some(column) = field(b, &key(name)) {
             dataset.fields.insert("text", column);

@@ -4,11 +4,13 @@ use serde_json::{Map, Value};
 
 use crate::Files;
 use crate::builder::JobBuilder;
-use crate::dataset::{Dataset, Learnt, RowKind, TooLong};
+use crate::dataset::{Dataset, Learnt, RowKind, TooLong, TurnTemplate};
+use crate::templates::FactoryTemplate;
 
 /// Keys of an entry of dataset_info.json.
-const ENTRY: [&str; 9] = [
+const ENTRY: [&str; 10] = [
     "file_name",
+    "hf_hub_url",
     "formatting",
     "columns",
     "tags",
@@ -62,6 +64,8 @@ pub fn read(b: &mut JobBuilder, files: Files) {
     if names.is_empty() {
         return b.missing("dataset", "name at least one data set");
     }
+    let template = template(b);
+    let last_answer = b.flag("mask_history") == Some(true);
     let dir = b.text("dataset_dir").unwrap_or_else(|| "data".to_string());
     let Some(info) = info(b, &dir, files) else {
         return;
@@ -70,7 +74,9 @@ pub fn read(b: &mut JobBuilder, files: Files) {
         match info.get(&name) {
             Some(Value::Object(entry)) => {
                 if let Some(mut dataset) = entry_of(b, &name, &dir, entry, is_texts) {
-                    dataset.max_rows = max_rows;
+                    dataset.max_rows = least(dataset.max_rows, max_rows);
+                    dataset.template = template.clone();
+                    dataset.last_answer = last_answer;
                     if all || is_texts {
                         dataset.learnt = Learnt::All;
                     }
@@ -81,6 +87,57 @@ pub fn read(b: &mut JobBuilder, files: Files) {
                 let what = format!("names {name}, which {dir}/dataset_info.json lacks");
                 b.problem("dataset", what, "add it there", None);
             }
+        }
+    }
+}
+
+/// The smaller of two numbers of rows.
+fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// The template of conversations, with what the file says of it.
+fn template(b: &mut JobBuilder) -> TurnTemplate {
+    let name = b.text("template");
+    let default_system = b.text("default_system");
+    let thinks = b.flag("enable_thinking");
+    let Some(name) = name else {
+        for key in ["default_system", "enable_thinking"] {
+            if b.has(key) && !(key == "enable_thinking" && thinks == Some(true)) {
+                b.refuse(
+                    key,
+                    "it belongs to a `template`: set that, too",
+                    Some("null"),
+                );
+            }
+        }
+        return TurnTemplate::Tokenizer;
+    };
+    let template = FactoryTemplate {
+        name,
+        default_system,
+        thinks: thinks != Some(false),
+    };
+    match template.has_thoughts() {
+        true if b.flag("mask_history") == Some(true) => b.refuse(
+            "mask_history",
+            "with thoughts, versions of LLaMA-Factory differ in what is left of earlier ones: \
+             turn it off, or name a template without thoughts",
+            Some("false"),
+        ),
+        false if thinks == Some(false) => {
+            b.idle("enable_thinking", "the template has no thoughts");
+        }
+        _ => {}
+    }
+    match template.jinja() {
+        Ok(text) => TurnTemplate::Jinja(text),
+        Err(known) => {
+            b.refuse("template", &known, Some("null"));
+            TurnTemplate::Tokenizer
         }
     }
 }
@@ -121,12 +178,22 @@ fn entry_of(
     entry: &Map<String, Value>,
     is_texts: bool,
 ) -> Option<Dataset> {
-    let read = check(entry).and_then(|file| {
+    let read = check(entry).and_then(|()| {
         let kind = kind(entry, is_texts)?;
         let place = b.doc.place("dataset");
-        let mut dataset = Dataset::new("dataset", place, format!("{dir}/{file}"), kind);
+        let mut dataset = Dataset::new("dataset", place, path(dir, entry)?, kind);
         dataset.path_key = "dataset".to_string();
         dataset.too_long = TooLong::Truncate;
+        let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_string);
+        if entry.get("file_name").is_none() {
+            dataset.name = text("subset");
+            dataset.data_files = text("folder")
+                .map(|folder| format!("{folder}/*"))
+                .into_iter()
+                .collect();
+        }
+        dataset.split = text("split");
+        dataset.max_rows = entry.get("num_samples").and_then(Value::as_u64);
         let empty = Map::new();
         let map = |key: &str| entry.get(key).and_then(Value::as_object).unwrap_or(&empty);
         let is_open_ai = entry.get("formatting").is_some_and(|form| form == "openai");
@@ -138,31 +205,40 @@ fn entry_of(
         Ok(dataset) => Some(dataset),
         Err(why) => {
             let what = format!("names {name}, whose entry {why}");
-            let remedy = "download it, and name its file in file_name";
+            let remedy = "download its file, and name that in file_name";
             b.problem("dataset", what, remedy, None);
             None
         }
     }
 }
 
-/// The file of an entry, in which nothing is left out; or why it is not read.
-fn check(entry: &Map<String, Value>) -> Result<&str, String> {
+/// Refuses an entry of which something would be left out.
+fn check(entry: &Map<String, Value>) -> Result<(), String> {
     if let Some(strange) = entry.keys().find(|key| !ENTRY.contains(&key.as_str())) {
         return Err(format!("has {strange}"));
     }
-    for key in ["subset", "folder", "num_samples", "ranking"] {
-        if entry
-            .get(key)
-            .is_some_and(|value| *value != Value::Bool(false))
-        {
-            return Err(format!("has {key}, which is not read"));
-        }
+    let is_set = |key: &str| {
+        let value = entry.get(key);
+        value.is_some_and(|value| *value != Value::Bool(false) && !value.is_null())
+    };
+    if is_set("ranking") {
+        return Err("has ranking, which is not read".to_string());
     }
-    if entry.get("split").is_some_and(|split| split != "train") {
-        return Err("has a split other than train".to_string());
+    if is_set("file_name") && (is_set("subset") || is_set("folder")) {
+        return Err("has subset or folder, which belong to a set of the hub".to_string());
     }
-    let file = entry.get("file_name").and_then(Value::as_str);
-    file.ok_or_else(|| "has no file_name".to_string())
+    Ok(())
+}
+
+/// The file of an entry, or its set of the hub.
+fn path(dir: &str, entry: &Map<String, Value>) -> Result<String, String> {
+    let text = |key: &str| entry.get(key).and_then(Value::as_str);
+    match (text("hf_hub_url"), text("file_name")) {
+        // A set of the hub has precedence there, too.
+        (Some(id), _) => Ok(id.to_string()),
+        (None, Some(file)) => Ok(format!("{dir}/{file}")),
+        (None, None) => Err("has neither file_name nor hf_hub_url".to_string()),
+    }
 }
 
 fn kind(entry: &Map<String, Value>, is_texts: bool) -> Result<RowKind, String> {

@@ -48,12 +48,7 @@ pub fn read(b: &mut JobBuilder) {
     b.copy_or("enable_activation_checkpointing", "recompute", false);
     match b.has("tokenizer.max_seq_len") {
         true => b.copy("tokenizer.max_seq_len", "sequence_len"),
-        false => b.problem(
-            "tokenizer.max_seq_len",
-            "is null or absent, which is no limit",
-            "sequences have one length: set it",
-            Some("2048"),
-        ),
+        false => b.default("sequence_len", "longest", "tokenizer.max_seq_len"),
     }
     optimizer(b);
     let warmup = schedule(b);
@@ -226,6 +221,8 @@ fn dataset(b: &mut JobBuilder) {
     dataset.too_long = TooLong::Truncate;
     let all = b.flag("dataset.train_on_input").unwrap_or(all);
     dataset.learnt = if all { Learnt::All } else { Learnt::Answers };
+    dataset.name = b.text("dataset.name").or(b.text("dataset.subset"));
+    dataset.split = b.text("dataset.split");
     columns(b, &mut dataset);
     b.dataset(dataset);
 }

@@ -20,6 +20,8 @@ pub fn read(b: &mut JobBuilder) {
     if let Some(name) = b.text("dataset_name") {
         let mut dataset = Dataset::new("dataset_name", b.doc.place("dataset_name"), name, kind);
         dataset.path_key = "dataset_name".to_string();
+        dataset.name = b.text("dataset_config");
+        dataset.split = b.text("dataset_train_split");
         sets.push(dataset);
     }
     for key in ["dataset_mixture", "datasets"] {
@@ -125,56 +127,53 @@ fn mixture_keys(b: &mut JobBuilder, key: &str, map: &Mapping) {
 }
 
 fn entry(b: &mut JobBuilder, at: &str, item: &Mapping, kind: RowKind) -> Option<Dataset> {
-    let mut dataset = None;
+    let id = ["id", "path"]
+        .into_iter()
+        .find_map(|key| item.get(key)?.as_str());
+    let mut dataset = id.map(|id| Dataset::new(at, b.doc.place(at), id.to_string(), kind));
     for (name, value) in item.iter().filter(|(_, value)| !value.is_null()) {
         let name = name.as_str().unwrap_or_default();
         let path = format!("{at}.{name}");
-        match (name, value) {
-            ("id" | "path", Value::String(id)) => {
-                let mut found = Dataset::new(at, b.doc.place(&path), id.clone(), kind);
-                found.path_key = path;
-                dataset = Some(found);
+        if let Some(dataset) = &mut dataset {
+            let set = |to: &mut Option<String>| *to = value.as_str().map(str::to_string);
+            match name {
+                "id" | "path" => {
+                    dataset.place = b.doc.place(&path);
+                    dataset.path_key = path;
+                    continue;
+                }
+                "config" | "name" if value.is_string() => {
+                    set(&mut dataset.name);
+                    continue;
+                }
+                "split" if value.is_string() => {
+                    set(&mut dataset.split);
+                    continue;
+                }
+                _ => {}
             }
-            ("config" | "name", _) => b.idle(&path, "a file is named by its path"),
-            ("split", Value::String(split)) if split == "train" => {
-                b.idle(&path, "a file has all rows of its split");
+        }
+        match (name, number(value), names(value)) {
+            ("weight", Some(weight), _) if weight > 0.0 && weight <= 1.0 => {
+                if let (Some(dataset), true) = (&mut dataset, weight < 1.0) {
+                    dataset.weight = Some(weight);
+                }
             }
-            ("split", Value::String(split)) => b.problem(
-                &path,
-                format!("is \"{split}\""),
-                "rows are not selected: name a file with those of this split, and remove it",
-                Some("null"),
-            ),
-            ("columns", value) => match names(value).is_some_and(|names| {
-                let known = ["messages", "text", "prompt", "completion"];
-                names.iter().all(|name| known.contains(&name.as_str()))
-            }) {
-                true => b.idle(
+            ("columns", _, Some(columns)) => {
+                if let Some(dataset) = &mut dataset {
+                    dataset.columns = columns;
+                }
+            }
+            _ => {
+                let what = format!("is {}", shown(value));
+                b.problem(
                     &path,
-                    "these columns are read; others must be known to hold nothing to learn",
-                ),
-                false => b.problem(
-                    &path,
-                    format!("is {}", shown(value)),
-                    "only messages, text, prompt and completion are read",
-                    None,
-                ),
-            },
-            ("weight", value) if number(value) == Some(1.0) => {
-                b.idle(&path, "all rows are taken");
+                    what,
+                    "known are id, config, split, columns, and weight from 0 \
+                    to 1",
+                    Some("null"),
+                );
             }
-            ("weight", value) => b.problem(
-                &path,
-                format!("is {}", shown(value)),
-                "a share of the rows is not drawn: cut the file, and set it to 1",
-                Some("1"),
-            ),
-            (_, value) => b.problem(
-                &path,
-                format!("is {}", shown(value)),
-                "remove it",
-                Some("null"),
-            ),
         }
     }
     if dataset.is_none() {

@@ -125,7 +125,7 @@ fn data(b: &mut JobBuilder) {
         _ => Learnt::All,
     };
     let kind = match b.word("data.format_type").as_deref() {
-        None | Some("auto") => RowKind::ByColumns,
+        None | Some("auto") => RowKind::Guessed,
         Some("alpaca") => RowKind::AlpacaChat,
         Some("chatml" | "sharegpt") => RowKind::Chat,
         Some(_) => return b.refuse("data.format_type", "it is alpaca, chatml or sharegpt", None),

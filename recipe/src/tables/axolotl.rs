@@ -152,23 +152,29 @@ pub(super) const ROWS: [KeyRow; 96] = [
 
 /// Data sets and templates.
 #[rustfmt::skip]
-pub(super) const DATASETS: [KeyRow; 22] = [
-    row("datasets[].path pretraining_dataset[].path", Read("`datasets[].path`: a file or folder; \
-        download sets of the hub first")),
-    row("datasets[].type pretraining_dataset[].type",
-        Read("what a row is: alpaca, chat_template, completion or pretrain; others are refused")),
-    row("datasets[].split pretraining_dataset[].split", Unless { values: &["train", ""],
-        set: "null", else_: "rows are not selected: cut the file, and remove it" }),
-    row("datasets[].name datasets[].revision datasets[].data_files \
-        pretraining_dataset[].name pretraining_dataset[].data_files", Unless {
-        values: &[""], set: "null",
-        else_: "files are named by their path: set that, and remove it" }),
+pub(super) const DATASETS: [KeyRow; 27] = [
+    row("datasets[].path pretraining_dataset[].path", Read("`datasets[].path`: a file, a folder, \
+        or a set of the Hugging Face hub")),
+    row("datasets[].type pretraining_dataset[].type", Read("what a row is: alpaca, chat_template, \
+        completion, pretrain, input_output, or token ids if absent; others are refused")),
+    row("datasets[].type.field_instruction datasets[].type.field_input \
+        datasets[].type.field_output datasets[].type.field_system datasets[].type.format \
+        datasets[].type.no_input_format datasets[].type.system_prompt \
+        datasets[].type.system_format", Read("type instruct with `format` and `no_input_format`; \
+        a field_system is refused")),
+    row("datasets[].split pretraining_dataset[].split", Read("`split`: train, train[:10%] and \
+        the like")),
+    row("datasets[].name datasets[].revision datasets[].data_files pretraining_dataset[].name \
+        pretraining_dataset[].data_files", Read("`name`, `revision` and `data_files`")),
+    row("datasets[].ignore_fields ignore_fields", Read("`ignore_fields`, a key of Concord's own: \
+        fields of rows that are left out on purpose")),
     row("datasets[].ds_type datasets[].trust_remote_code pretraining_dataset[].trust_remote_code",
         Idle("the kind of a file is read from it, and no code of data sets is run")),
-    row("datasets[].shards datasets[].shards_idx datasets[].preprocess_shards \
-        pretraining_dataset[].skip", Unless {
-        values: &["0", ""], set: "null",
-        else_: "rows are not selected: cut the file, and remove it" }),
+    row("datasets[].shards datasets[].shards_idx", Read("`weight` is 1 / shards, for the first \
+        shard")),
+    row("datasets[].preprocess_shards", Idle("the data are read once, when the job is submitted")),
+    row("pretraining_dataset[].skip", Unless { values: &["0", ""], set: "null",
+        else_: "leave out rows with `split: train[N:]`, and remove it" }),
     row("datasets[].field", Read("the column of a completion")),
     row("pretraining_dataset[].field pretraining_dataset[].text_column",
         Read("the column of the text")),
@@ -180,13 +186,13 @@ pub(super) const DATASETS: [KeyRow; 22] = [
     row("datasets[].roles", Read("names of roles")),
     row("datasets[].roles_to_train", Read("which turns are learnt; assistant if absent")),
     row("datasets[].train_on_eos", Read("which ends of turns are learnt; turn if absent")),
-    row("datasets[].chat_template", Read("the tokenizer's own; other names are refused")),
+    row("datasets[].chat_template", Read("as chat_template, for this set")),
     row("datasets[].chat_template_jinja", Read("a template of your own")),
     row("datasets[].train_on_inputs", Read("true: all tokens of a row are learnt")),
-    row("datasets[].drop_system_message", Unless { values: OFF, set: "false",
-        else_: "system messages are kept: take them out of the rows" }),
+    row("datasets[].drop_system_message datasets[].message_field_training",
+        Read("`drop_system_message` and `message_field_training`")),
     row("datasets[].field_thinking datasets[].template_thinking_key datasets[].split_thinking \
-        datasets[].message_field_training datasets[].message_field_training_detail \
+        datasets[].message_field_training_detail \
         datasets[].train_on_eot datasets[].field_tools datasets[].conversation \
         datasets[].system_prompt datasets[].system_format datasets[].format \
         datasets[].no_input_format datasets[].input_format datasets[].input_transform \
@@ -195,9 +201,12 @@ pub(super) const DATASETS: [KeyRow; 22] = [
         datasets[].step_separator datasets[].max_completion_length \
         datasets[].train_on_last_step_only", Unless { values: &[""], set: "null",
         else_: "rows are not read so: write them as turns of role and content, and remove it" }),
-    row("chat_template", Read("the tokenizer's own; other names are refused")),
+    row("chat_template", Read("the tokenizer's own, or one that is known by name: chatml, gemma, \
+        gemma3, llama3, mistral_v1, mistral_v2v3, mistral_v3_tekken, mistral_v7_tekken, phi_3, \
+        phi_35, phi_4, qwen3, qwen_25; others are refused")),
     row("chat_template_jinja", Read("a template of your own")),
-    row("eot_tokens chat_template_kwargs default_system_message", Unless { values: &[""],
+    row("eot_tokens", Read("`eot_tokens`: tokens that end turns, beside those of the model")),
+    row("chat_template_kwargs default_system_message", Unless { values: &[""],
         set: "null",
         else_: "the chat template alone decides where turns end and what is in them: remove it" }),
 ];

@@ -6,14 +6,16 @@ use super::{KeyRow, gaps, row};
 const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 54] = [
+pub(super) const ROWS: [KeyRow; 56] = [
     row("stage", Read("sft; pt is type text; others are refused")),
     row("cutoff_len", Read("`sequence_len`; 2048 if absent")),
     row("finetuning_type", Read("`adapter`: lora or full; lora if absent")),
-    row("template", Unless { values: &[""], set: "null",
-        else_: "LLaMA-Factory's own templates are not known; without the key the tokenizer's chat \
-                template is used, which for most models is the same: compare a row" }),
-    row("dataset", Read("names in dataset_info.json, with commas between them")),
+    row("template", Read("a chat template that is known by name; if absent, the tokenizer's; \
+        others are refused")),
+    row("ignore_fields", Read("a key of Concord's own: fields of rows that are left out on \
+        purpose")),
+    row("dataset", Read("names in dataset_info.json, with commas between them: files, or sets of \
+        the Hugging Face hub")),
     row("dataset_dir", Read("the folder of dataset_info.json; data if absent")),
     row("gradient_checkpointing", Same("recompute")),
     row("disable_gradient_checkpointing", Read("`recompute` is its opposite; false if absent")),
@@ -43,8 +45,7 @@ pub(super) const ROWS: [KeyRow; 54] = [
     row("packing", Read("false, or with stage pt: texts are joined and cut")),
     row("neat_packing", gaps::PACKING),
     row("train_on_prompt", Read("true: all tokens are learnt")),
-    row("mask_history", Unless { values: OFF, set: "false",
-        else_: "all answers of a conversation are learnt: set it to false" }),
+    row("mask_history", Read("`mask_history`: of a conversation the last answer is learnt")),
     row("val_size", Read("`val_set_size`; 0, which holds nothing out, if absent")),
     row("eval_dataset", gaps::TEST_SETS),
     row("eval_on_each_dataset compute_accuracy", gaps::EVALUATION),
@@ -56,10 +57,10 @@ pub(super) const ROWS: [KeyRow; 54] = [
     row("streaming buffer_size tokenized_path preprocessing_num_workers preprocessing_batch_size \
         overwrite_cache data_shared_file_system tokenizer_num_proc ignore_pad_token_for_loss",
         Idle("the data are read once, when the job is submitted")),
-    row("tool_format default_system", Unless { values: &[""], set: "null",
+    row("tool_format", Unless { values: &[""], set: "null",
         else_: "the chat template alone decides: remove it" }),
-    row("enable_thinking", Unless { values: &["true", ""], set: "null",
-        else_: "the chat template alone decides: remove it" }),
+    row("default_system", Read("the template's system text for conversations without one")),
+    row("enable_thinking", Read("false: the template drops thoughts; true if absent")),
     row("resize_vocab add_tokens add_special_tokens new_special_tokens_config \
         init_special_tokens", gaps::NEW_TOKENS),
     row("rope_scaling mixture_of_depths use_llama_pro llama_pro_*", Unless { values: OFF,

@@ -6,7 +6,7 @@ use super::{KeyRow, gaps, row};
 const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 47] = [
+pub(super) const ROWS: [KeyRow; 49] = [
     row("output_dir", Same("output_dir")),
     row("checkpointer.checkpoint_dir", Same("base_model")),
     row("checkpointer._component_ checkpointer.checkpoint_files checkpointer.model_type \
@@ -32,7 +32,8 @@ pub(super) const ROWS: [KeyRow; 47] = [
     row("model.encoder_trainable model.decoder_trainable model.fusion_trainable",
         Refuse("texts alone are learnt, no models of images")),
     row("model.*", Refuse("the model is read as its config.json says: remove it")),
-    row("tokenizer.max_seq_len", Read("`sequence_len`; null, which is no limit, is refused")),
+    row("tokenizer.max_seq_len", Read("`sequence_len`; null, which is no limit, is \
+        `longest`: as the longest example, at most the model's positions")),
     row("tokenizer._component_ tokenizer.path tokenizer.merges_file tokenizer.vocab_path \
         tokenizer.merges_path tokenizer.tokenizer_json_path tokenizer.tokenizer_config_json_path",
         Idle("the tokenizer is that of the model's folder")),
@@ -46,9 +47,11 @@ pub(super) const ROWS: [KeyRow; 47] = [
         dataset.conversation_style", Read("columns of a row")),
     row("dataset.train_on_input", Read("true: all tokens of a row are learnt")),
     row("dataset.packed", gaps::PACKING),
-    row("dataset.split", Unless { values: &["train", ""], set: "null",
-        else_: "rows are not selected: cut the file, and remove it" }),
-    row("dataset.new_system_prompt dataset.add_eos dataset.subset dataset.name \
+    row("dataset.split", Read("`datasets[].split`: train, train[:95%] and the like")),
+    row("dataset.name dataset.subset", Read("`datasets[].name`")),
+    row("ignore_fields", Read("a key of Concord's own: fields of rows that are left out on \
+        purpose")),
+    row("dataset.new_system_prompt dataset.add_eos \
         dataset.partition dataset.image_dir dataset.image_tag", Unless { values: &["", "true"],
         set: "null", else_: "rows are read as they are: remove it" }),
     row("dataset_val run_val_every_n_steps batch_size_val", Unless { values: &[""], set: "null",

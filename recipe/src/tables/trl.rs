@@ -4,7 +4,7 @@ use super::Treat::{Idle, Read, Refuse, Unless};
 use super::{KeyRow, gaps, row};
 
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 35] = [
+pub(super) const ROWS: [KeyRow; 37] = [
     row("max_length max_seq_length", Read("`sequence_len`; 1024 if absent")),
     row("use_peft", Read("true: `adapter: lora`; else `adapter: full`")),
     row("lora_r", Read("`lora_r`; 16 if absent")),
@@ -29,13 +29,15 @@ pub(super) const ROWS: [KeyRow; 35] = [
     row("packing_strategy", Read("see packing")),
     row("padding_free eval_packing pad_to_multiple_of", Idle("padding changes no result")),
     row("dataset_name", Read("`datasets[].path`")),
-    row("dataset_config dataset_streaming dataset_test_split",
-        Idle("a file is named by its path: what is held out, val_set_size or test_datasets says")),
-    row("dataset_train_split", Unless { values: &["train", ""], set: "null",
-        else_: "rows are not selected: cut the file, and remove it" }),
+    row("dataset_config", Read("`datasets[].name`")),
+    row("dataset_streaming dataset_test_split", Idle("the data are read once, when the job is \
+        submitted; what is held out, val_set_size or test_datasets says")),
+    row("dataset_train_split", Read("`datasets[].split`: train, train[:10%] and the like")),
+    row("ignore_fields", Read("a key of Concord's own: fields of rows that are left out on \
+        purpose")),
     row("dataset_text_field", Read("the column of a text")),
     row("dataset_mixture dataset_mixer dataset_splits datasets",
-        Read("`datasets`: id is the path; weight must be 1")),
+        Read("`datasets`: id is the path, config the name, with split, columns and weight")),
     row("dataset_kwargs", Read("add_special_tokens and append_concat_token: the tokenizer's and \
         TRL's own rules hold")),
     row("chat_template", Read("a template of your own")),

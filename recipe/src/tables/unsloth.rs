@@ -6,9 +6,11 @@ use super::{KeyRow, gaps, row};
 const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 36] = [
+pub(super) const ROWS: [KeyRow; 37] = [
     row("model", Same("base_model")),
     row("data.dataset", Read("`datasets[].path`")),
+    row("ignore_fields", Read("a key of Concord's own: fields of rows that are left out on \
+        purpose")),
     row("data.format_type", Read("alpaca, chatml or sharegpt: turns; auto: by columns")),
     row("data.dataset_text_field", Read("the column of a text")),
     row("lora.lora_r", Read("`lora_r`; 16 if absent")),

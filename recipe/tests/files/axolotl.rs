@@ -1,6 +1,8 @@
 //! Axolotl.
 
-use concord_recipe::{Learnt, Place, RowKind, Saves, StepsRule, TokenRole, TooLong, Tool, Warmup};
+use concord_recipe::{
+    Learnt, Place, RowKind, Saves, StepsRule, TokenRole, TooLong, Tool, TurnTemplate, Warmup,
+};
 
 use crate::{job, job_with, problems, values};
 
@@ -224,8 +226,6 @@ lr_scheduler: rex
     assert_eq!(
         problems(&found),
         [
-            ("chat_template", Some("chat_template=tokenizer_default")),
-            ("datasets[0].split", Some("datasets.0.split=null")),
             ("plugins", None),
             ("optimizer", Some("optimizer=adamw_torch")),
             ("lr_scheduler", Some("lr_scheduler=cosine")),
@@ -233,6 +233,8 @@ lr_scheduler: rex
     );
     let set = &found.datasets[0];
     assert_eq!(set.kind, RowKind::Chat);
+    assert_eq!(set.template, TurnTemplate::Named("llama3".to_string()));
+    assert_eq!(set.split.as_deref(), Some("train[:20%]"));
     assert_eq!(
         (&*set.fields["messages"], &*set.fields["role"]),
         ("conversations", "from")
@@ -241,4 +243,80 @@ lr_scheduler: rex
     assert_eq!(set.learnt_ends.as_deref(), Some("last"));
     assert!(found.setting("lora_target_modules").is_none());
     assert_eq!(found.rules.unwrap().warmup, Warmup::Axolotl);
+}
+
+#[test]
+fn axolotl_rows_and_turns() {
+    let text = "\
+base_model: owner/base
+chat_template: chatml
+eot_tokens: [\"<|im_end|>\"]
+ignore_fields: [note]
+datasets:
+  - path: owner/set
+    name: main
+    revision: v2
+    data_files: [a.parquet]
+    type: chat_template
+    shards: 4
+    drop_system_message: true
+    message_field_training: train
+    chat_template: gemma
+  - path: parts.jsonl
+    type: input_output
+    ignore_fields: [other]
+  - path: ids.jsonl
+  - path: asked.jsonl
+    type:
+      system_prompt: \"Be {brief}.\"
+      system_format: \"S: {system}\\n\"
+      field_instruction: question
+      format: \"Q: {instruction} {input}\\nA: \"
+learning_rate: 1e-4
+";
+    let found = job(text);
+    assert_eq!(problems(&found), []);
+    let [first, second, third, asked] = found.datasets.as_slice() else {
+        panic!("{:#?}", found.datasets);
+    };
+    assert_eq!(
+        (&*first.path, first.name.as_deref()),
+        ("owner/set", Some("main"))
+    );
+    assert_eq!(
+        (first.revision.as_deref(), first.weight),
+        (Some("v2"), Some(0.25))
+    );
+    assert_eq!(first.data_files, ["a.parquet"]);
+    assert_eq!(first.end_tokens, ["<|im_end|>"]);
+    assert!(first.drops_system);
+    assert_eq!(first.fields["training"], "train");
+    assert_eq!(first.template, TurnTemplate::Named("gemma".to_string()));
+    assert_eq!(first.ignored, ["note"]);
+    assert_eq!(
+        (second.kind, third.kind),
+        (RowKind::Segments, RowKind::Tokens)
+    );
+    assert_eq!(second.ignored, ["other", "note"]);
+    assert_eq!(asked.kind, RowKind::Instruct);
+    assert_eq!(asked.fields["instruction"], "question");
+    let format = "S: Be {{brief}}.\nQ: {instruction} {input}\nA: ";
+    assert_eq!(asked.format.as_deref(), Some(format));
+    let no = job(&text.replace("chat_template: gemma", "chat_template: exaone"));
+    assert_eq!(problems(&no), [("datasets[0].chat_template", None)]);
+    assert!(
+        no.problems[0].remedy.contains("chatml, gemma"),
+        "{:?}",
+        no.problems
+    );
+    let no = job(&text.replace("shards: 4", "shards: 4\n    shards_idx: 2"));
+    assert_eq!(problems(&no), [("datasets[0].shards", None)]);
+}
+
+#[test]
+fn a_key_of_concords_own_does_not_make_it_concords() {
+    let text = format!("{AXOLOTL}shuffle: false\nrecompute: true\n");
+    let found = job(&text);
+    assert_eq!(found.tool, Tool::Axolotl);
+    values(&found, &[("shuffle", "false"), ("recompute", "true")]);
 }

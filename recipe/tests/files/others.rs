@@ -41,7 +41,7 @@ fn llama_factory() {
     let text = LLAMA_FACTORY;
     let found = job(text);
     assert_eq!(found.tool, Tool::LlamaFactory);
-    assert_eq!(problems(&found), [("template", Some("template=null"))]);
+    assert_eq!(problems(&found), []);
     values(
         &found,
         &[
@@ -58,11 +58,19 @@ fn llama_factory() {
     assert_eq!(found.datasets[0].path, "sets/ours.json");
     assert_eq!(found.datasets[1].roles["user"], ["human"]);
     assert_eq!(found.datasets[1].max_rows, Some(1_000));
-    for (set, expected) in [
-        ("far", "hf_hub_url"),
-        ("ranked", "ranking"),
-        ("none", "lacks"),
-    ] {
+    let far = job_with(
+        text,
+        &["dataset=far", "mask_history=true", "template=llama3"],
+    );
+    assert_eq!(problems(&far), []);
+    assert_eq!(far.datasets[0].path, "owner/far");
+    assert!(far.datasets[0].last_answer);
+    for (template, expected) in [("glm4", "template"), ("qwen3", "mask_history")] {
+        let set = format!("template={template}");
+        let found = job_with(text, &[&set, "mask_history=true"]);
+        assert_eq!(found.problems[0].key, expected);
+    }
+    for (set, expected) in [("ranked", "ranking"), ("none", "lacks")] {
         let found = job_with(text, &[&format!("dataset={set}"), "template=null"]);
         assert_eq!(problems(&found).len(), 1, "{set}");
         assert!(
@@ -134,14 +142,6 @@ fn alignment_handbook() {
         problems(&found),
         [
             (
-                "dataset_mixture.datasets[0].split",
-                Some("dataset_mixture.datasets.0.split=null")
-            ),
-            (
-                "dataset_mixture.datasets[0].weight",
-                Some("dataset_mixture.datasets.0.weight=1")
-            ),
-            (
                 "dataset_mixture.test_split_size",
                 Some("dataset_mixture.test_split_size=null")
             ),
@@ -158,7 +158,16 @@ fn alignment_handbook() {
         ],
     );
     assert_eq!(found.rules.unwrap().saves, Saves::Never);
-    assert_eq!(found.datasets[0].kind, RowKind::ByColumns);
+    let set = &found.datasets[0];
+    assert_eq!(set.kind, RowKind::ByColumns);
+    assert_eq!(
+        (set.split.as_deref(), set.weight),
+        (Some("train_sft"), Some(0.5))
+    );
+    assert_eq!(
+        (set.name.as_deref(), &*set.columns),
+        (Some("default"), ["messages".to_string()].as_slice())
+    );
     assert_eq!(found.datasets[0].learnt, Learnt::All);
     assert_eq!(found.expected.len(), 1);
     assert_eq!(problems(&job_with(text, &found.remedies())), []);
@@ -243,17 +252,12 @@ fn torchtune() {
     let text = TORCHTUNE;
     let found = job(text);
     assert_eq!(found.tool, Tool::Torchtune);
-    assert_eq!(
-        problems(&found),
-        [
-            ("tokenizer.max_seq_len", Some("tokenizer.max_seq_len=2048")),
-            ("base", None),
-        ]
-    );
+    assert_eq!(problems(&found), [("base", None),]);
     values(
         &found,
         &[
             ("base_model", "/models/m"),
+            ("sequence_len", "longest"),
             (
                 "lora_target_modules",
                 "[q_proj,v_proj,o_proj,gate_proj,up_proj,down_proj]",

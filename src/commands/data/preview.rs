@@ -9,6 +9,8 @@ use serde_json::json;
 
 use super::shown::{self, Shown};
 use crate::support::data_event::data_event;
+use crate::support::hub_data;
+use crate::support::job_data;
 use crate::support::job_file::{JobFile, ReadOptions};
 use crate::support::output::{Output, counted};
 use crate::support::{load_in, loaded_model};
@@ -29,9 +31,12 @@ Examples:
   concord data preview train.parquet --model models/qwen --type alpaca_turns --json"
 )]
 pub struct PreviewArgs {
-    /// A job file (.yaml, .yml), or data: a file, a folder or a pattern.
+    /// A job file (.yaml, .yml), or data: a file, a folder, a pattern, or owner/name of the Hugging
+    /// Face hub.
     #[arg(value_name = "FILE|JOB")]
-    path: PathBuf,
+    job: PathBuf,
+    #[command(flatten)]
+    asked: ReadOptions,
     /// The model whose tokenizer and chat template are used; of a job file, its base_model.
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
@@ -102,9 +107,15 @@ pub fn run(args: &PreviewArgs, output: &Output) -> anyhow::Result<()> {
 
 impl Asked {
     fn of(args: &PreviewArgs, output: &Output) -> anyhow::Result<Self> {
-        let ending = args.path.extension().unwrap_or_default();
+        let ending = args.job.extension().unwrap_or_default();
         if ["yaml", "yml"].iter().any(|yaml| ending == *yaml) {
             return Self::of_job(args);
+        }
+        if !args.asked.sets.is_empty() || args.asked.tool.is_some() {
+            bail!(
+                "--set and --tool belong to a job file, and {} is none",
+                args.job.display()
+            );
         }
         let Some(model) = &args.model else {
             bail!(
@@ -113,10 +124,17 @@ impl Asked {
             );
         };
         let folder = load_in::open(&loaded_model::resolve(model).context("--model")?, None)?;
-        let source = match &args.kind {
-            Some(kind) => DatasetSource::new(&args.path, kind.parse()?),
-            None => guessed(&args.path, output)?,
+        let mut source = DatasetSource::new(&args.job, DatasetKind::Text);
+        hub_data::find(&mut source)?;
+        let files = source.given_files.take();
+        let mut source = match &args.kind {
+            Some(kind) => DatasetSource::new(&args.job, kind.parse()?),
+            None => {
+                let has_template = folder.chat_template()?.is_some();
+                guessed(&args.job, files.as_deref(), has_template, output)?
+            }
         };
+        source.given_files = files;
         let positions = folder.config().max_positions;
         Ok(Self {
             sources: vec![source],
@@ -129,7 +147,11 @@ impl Asked {
         if args.kind.is_some() {
             bail!("--type has no effect on a job file, which has the types of its data; remove it");
         }
-        let job = JobFile::read(&args.path, &ReadOptions::default())?;
+        let mut job = JobFile::read(&args.job, &args.asked)?;
+        if args.sequence_len.is_some() {
+            job.is_longest = false;
+        }
+        job_data::prepare(&mut job)?;
         let model = args.model.as_ref().unwrap_or(&job.base_model);
         let path = loaded_model::resolve(model).context("base_model")?;
         Ok(Self {
@@ -141,8 +163,15 @@ impl Asked {
 }
 
 /// The data set that a file looks like, which is said.
-fn guessed(path: &Path, output: &Output) -> anyhow::Result<DatasetSource> {
-    let source = concord_data::guess(path)?;
+fn guessed(
+    path: &Path,
+    files: Option<&[PathBuf]>,
+    has_template: bool,
+    output: &Output,
+) -> anyhow::Result<DatasetSource> {
+    let first = files.and_then(<[PathBuf]>::first);
+    let mut source = concord_data::guess(first.map_or(path, PathBuf::as_path), has_template)?;
+    source.path = path.to_path_buf();
     let (kind, fields) = (source.kind.name(), source.fields().join(", "));
     let text = format!("read as `type: {kind}` ({fields}); --type says otherwise");
     let object = json!({ "event": "guess", "type": kind, "fields": source.fields() });

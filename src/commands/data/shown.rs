@@ -94,6 +94,10 @@ pub(super) fn losses(counts: &DataCounts) -> impl Iterator<Item = (&'static str,
             counts.dropped,
         ),
         ("examples left out with nothing to learn", counts.skipped),
+        (
+            "turns that the chat template shortens, such as by a thought",
+            counts.shortened,
+        ),
         ("empty documents left out", counts.blank),
         ("last tokens that fill no sequence", counts.tail),
     ];

@@ -17,6 +17,7 @@ use concord_models::peft::Adapter;
 use serde_json::Value;
 
 use crate::support::bytes;
+use crate::support::job_data;
 use crate::support::job_file::{AdapterKind, JobFile, ReadOptions};
 use crate::support::kv_cache::KvCacheArgs;
 use crate::support::output::Output;
@@ -74,7 +75,10 @@ pub struct PlanArgs {
 /// memory, what would help.
 pub fn run(args: &PlanArgs, output: &Output) -> anyhow::Result<()> {
     let read = |path: &std::path::Path| JobFile::read(path, &args.asked);
-    let job = args.job.as_deref().map(read).transpose()?;
+    let mut job = args.job.as_deref().map(read).transpose()?;
+    if let Some(job) = job.as_mut().filter(|job| job.is_longest) {
+        job_data::prepare(job)?;
+    }
     let named = job.as_ref().map(|job| job.base_model.clone());
     let Some(name) = args.model.clone().or(named) else {
         bail!("give a model, or a job with --job");

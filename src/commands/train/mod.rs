@@ -32,6 +32,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
+use crate::support::job_data;
 use crate::support::job_file::{self, GivenJob, JobFile, explain};
 use crate::support::output::{Output, counted};
 use crate::support::pool::{LocalPool, Troubles};
@@ -75,11 +76,14 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
         explain::print(&given, output);
         return JobFile::of(&given).map(drop);
     }
-    let job = Arc::new(JobFile::of(&given)?);
+    let mut job = JobFile::of(&given)?;
+    job_data::prepare(&mut job).map_err(|error| given.in_its_words(error))?;
+    let job = Arc::new(job);
     explain::tell(&given, output);
     let mut options = args.options(&job)?;
     if args.dry_run {
-        let ingested = ingest::ingest(&job, output, args.coordinator.is_none())?;
+        let ingested = ingest::ingest(&job, output, args.coordinator.is_none())
+            .map_err(|error| given.in_its_words(error))?;
         return dry_run::print(&ingested, job.save_total_limit, output);
     }
     let mut signals = EndSignals::install()?;
@@ -88,7 +92,9 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
         apart::check_pool_dir(dir, &output_dir.canonical()?, &job)?;
     }
     let ingested = tokio::select! {
-        ingested = in_thread(job.clone(), *output, args.coordinator.is_none()) => ingested?,
+        ingested = in_thread(job.clone(), *output, args.coordinator.is_none()) => {
+            ingested.map_err(|error| given.in_its_words(error))?
+        }
         signal = signals.next() => return Err(stop::early(signal)),
     };
     apart::check_base(&output_dir.canonical()?, ingested.folder.dir())?;

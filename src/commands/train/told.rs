@@ -73,6 +73,7 @@ fn line(sources: &[DatasetSource], len: u32, counts: &DataCounts) -> String {
             "left out, with no room for an answer behind the instruction",
             counts.skipped,
         ),
+        ("turns that the chat template shortens", counts.shortened),
         ("left out as empty", counts.blank),
     ];
     for (what, lost) in losses.into_iter().filter(|(_, lost)| *lost > 0) {

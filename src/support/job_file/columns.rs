@@ -1,93 +1,97 @@
-//! What the rows of a data set are, by the columns of the first, as TRL finds it.
+//! What the rows of a data set are, by the columns of the first, as TRL and Unsloth find it.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
-
-use concord_recipe::RowKind;
+use concord_data::{DatasetKind, DatasetSource, HubChoice};
+use concord_recipe::{Dataset, RowKind};
 use serde_json::{Map, Value};
 
-/// Bytes of the longest first row.
-const ROW_BYTES_MAX: u64 = 16 << 20;
+use crate::support::hub_data;
 
-/// The kind of the rows of a .jsonl or .json file.
-pub(super) fn kind(path: &str) -> Result<RowKind, String> {
-    kind_of(&first_row(path)?)
+/// Fields of data that answers are not learnt from.
+const OTHERS: [&str; 7] = [
+    "chosen",
+    "rejected",
+    "label",
+    "labels",
+    "completions",
+    "images",
+    "image",
+];
+
+/// Names of an instruction and its answer.
+const ASKING: [(&str, &str); 2] = [("instruction", "output"), ("question", "answer")];
+
+/// Finds the kind of a data set's rows, and the names of its fields, from the first row. A set of
+/// the hub is downloaded.
+pub(super) fn see(dataset: &mut Dataset) -> Result<(), String> {
+    let row = first_row(dataset)?;
+    of_row(dataset, &row)
 }
 
-fn kind_of(row: &Map<String, Value>) -> Result<RowKind, String> {
+fn first_row(dataset: &Dataset) -> Result<Map<String, Value>, String> {
+    let mut source = DatasetSource::new(&*dataset.path, DatasetKind::Completion);
+    source.split = dataset.split.as_deref().map(str::parse).transpose()?;
+    source.hub = HubChoice {
+        name: dataset.name.clone(),
+        revision: dataset.revision.clone(),
+        data_files: dataset.data_files.clone(),
+    };
+    hub_data::find(&mut source).map_err(|error| format!("{error:#}"))?;
+    let row = concord_data::first_row(&source).map_err(|error| error.to_string())?;
+    match dataset.columns.is_empty() {
+        true => Ok(row),
+        false => Ok(row
+            .into_iter()
+            .filter(|(key, _)| dataset.columns.contains(key))
+            .collect()),
+    }
+}
+
+fn of_row(dataset: &mut Dataset, row: &Map<String, Value>) -> Result<(), String> {
     let has = |key: &str| row.get(key).is_some_and(|value| !value.is_null());
-    let others = [
-        "chosen",
-        "rejected",
-        "label",
-        "labels",
-        "completions",
-        "images",
-        "image",
-    ];
-    if let Some(other) = others.into_iter().find(|key| has(key)) {
+    if let Some(other) = OTHERS.into_iter().find(|key| has(key)) {
         return Err(format!(
             "its rows have `{other}`: only texts and answers are learnt"
         ));
     }
-    match (
-        has("messages"),
-        has("prompt") && has("completion"),
-        has("text"),
-    ) {
-        (true, _, _) => Ok(RowKind::Chat),
-        (false, true, _) => Ok(RowKind::PromptCompletion),
-        (false, false, true) => Ok(RowKind::Completion),
-        _ => Err(
-            "its rows have neither `messages`, nor `prompt` and `completion`, nor `text`"
-                .to_string(),
-        ),
-    }
+    let asking = ASKING
+        .into_iter()
+        .find(|(asks, answers)| has(asks) && has(answers));
+    let text = dataset.fields.get("text").map_or("text", String::as_str);
+    let is_guessed = dataset.kind == RowKind::Guessed;
+    dataset.kind = if has("messages") {
+        RowKind::Chat
+    } else if has("conversations") {
+        sharegpt(dataset, &row["conversations"]);
+        RowKind::Chat
+    } else if has("prompt") && has("completion") {
+        RowKind::PromptCompletion
+    } else if let (Some((asks, answers)), true) = (asking, is_guessed) {
+        dataset.fields.insert("instruction", asks.to_string());
+        dataset.fields.insert("output", answers.to_string());
+        RowKind::AlpacaChat
+    } else if has(text) {
+        RowKind::Completion
+    } else {
+        let more = if is_guessed {
+            ", `instruction` and `output`"
+        } else {
+            ""
+        };
+        return Err(format!(
+            "its rows have neither `messages`, nor `conversations`, nor `prompt` and \
+             `completion`{more}, nor `{text}`"
+        ));
+    };
+    Ok(())
 }
 
-/// The type in Concord's words of the rows of a .jsonl or .json file.
-pub(super) fn word(path: &str) -> Result<&'static str, String> {
-    let row = first_row(path)?;
-    let has = |key: &str| row.contains_key(key);
-    if has("instruction") && has("output") {
-        return Ok("instruct");
-    }
-    if has("conversations") {
-        return Ok("sharegpt");
-    }
-    Ok(match kind_of(&row)? {
-        RowKind::Chat => "chat_template",
-        RowKind::PromptCompletion => "prompt_completion",
-        _ => "text",
-    })
-}
-
-fn first_row(path: &str) -> Result<Map<String, Value>, String> {
-    let file = File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            "no such file; data sets of the hub are not fetched: download it, and name the file"
-                .to_string()
-        }
-        _ => error.to_string(),
-    })?;
-    let mut reader = BufReader::new(file.take(ROW_BYTES_MAX));
-    let mut first = [0];
-    let is_list = loop {
-        match reader.read(&mut first) {
-            Ok(1) if first[0].is_ascii_whitespace() => {}
-            Ok(1) => break first[0] == b'[',
-            Ok(_) => return Err("the file is empty".to_string()),
-            Err(error) => return Err(error.to_string()),
-        }
-    };
-    let rows: Box<dyn Read> = match is_list {
-        true => Box::new(reader),
-        false => Box::new(std::io::Cursor::new(first).chain(reader)),
-    };
-    let mut rows = serde_json::Deserializer::from_reader(rows).into_iter::<Map<String, Value>>();
-    match rows.next() {
-        Some(Ok(row)) => Ok(row),
-        Some(Err(error)) => Err(format!("its first row is not read: {error}")),
-        None => Err("it has no rows".to_string()),
+/// The names that `conversations` have within turns.
+fn sharegpt(dataset: &mut Dataset, turns: &Value) {
+    dataset
+        .fields
+        .insert("messages", "conversations".to_string());
+    if turns[0].get("from").is_some() {
+        dataset.fields.insert("role", "from".to_string());
+        dataset.fields.insert("content", "value".to_string());
     }
 }

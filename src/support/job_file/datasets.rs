@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, bail};
-use concord_data::{DatasetKind, DatasetSource, ExcessLength, TrainedEnds};
+use anyhow::{Context, anyhow, bail};
+use concord_data::{DatasetKind, DatasetSource, ExcessLength, HubChoice, TrainedEnds};
 use serde_json::Value;
 
 use super::keys::Keys;
@@ -15,17 +15,22 @@ use crate::support::home;
 type Concerns = fn(DatasetKind) -> bool;
 
 /// Keys that not all kinds read.
-const OF_SOME: [(&str, Concerns); 14] = [
+const OF_SOME: [(&str, Concerns); 19] = [
     ("field", has_document),
     ("field_instruction", DatasetKind::has_instruction),
     ("field_input", DatasetKind::has_input),
     ("field_output", DatasetKind::has_instruction),
+    ("format", is_instruct),
+    ("no_input_format", is_instruct),
     ("field_messages", DatasetKind::has_messages),
     ("message_property_mappings", has_properties),
     ("message_field_training", has_properties),
     ("roles", has_properties),
     ("roles_to_train", DatasetKind::has_turns),
     ("train_on_eos", DatasetKind::has_turns),
+    ("eot_tokens", DatasetKind::has_turns),
+    ("drop_system_message", DatasetKind::has_turns),
+    ("mask_history", DatasetKind::has_turns),
     ("chat_template", DatasetKind::has_turns),
     ("chat_template_kwargs", DatasetKind::has_turns),
     ("train_on_inputs", has_prompt),
@@ -34,6 +39,10 @@ const OF_SOME: [(&str, Concerns); 14] = [
 
 fn has_document(kind: DatasetKind) -> bool {
     matches!(kind, DatasetKind::Text | DatasetKind::Completion)
+}
+
+fn is_instruct(kind: DatasetKind) -> bool {
+    kind == DatasetKind::Instruct
 }
 
 fn has_properties(kind: DatasetKind) -> bool {
@@ -98,9 +107,27 @@ fn dataset(keys: &Keys) -> anyhow::Result<DatasetSource> {
             *name = given;
         }
     }
+    source.format = keys.text_if("format")?;
+    source.no_input_format = keys.text_if("no_input_format")?;
     source.ignore_fields = keys.texts_if("ignore_fields")?.unwrap_or_default();
+    source.columns = keys.texts_if("columns")?.unwrap_or_default();
     source.max_samples = keys.whole_if("max_samples")?;
-    source.only_train = keys.has("split") && keys.word("split", &[true])?;
+    if let Some(split) = keys.text_if("split")? {
+        let split = split.parse().map_err(|why| {
+            anyhow!(
+                "{}: `split` of {}: {why}",
+                keys.place("split"),
+                source.path.display()
+            )
+        })?;
+        source.split = Some(split);
+    }
+    source.weight = keys.exact_if("weight")?.filter(|weight| *weight < 1.0);
+    source.hub = HubChoice {
+        name: keys.text_if("name")?,
+        revision: keys.text_if("revision")?.filter(|_| keys.has("revision")),
+        data_files: keys.texts_if("data_files")?.unwrap_or_default(),
+    };
     source.train_on_inputs = keys.flag("train_on_inputs")?;
     let strategies = [
         ExcessLength::Truncate,
@@ -161,6 +188,9 @@ fn read_turns(keys: &Keys, source: &mut DatasetSource) -> anyhow::Result<()> {
         TrainedEnds::None,
     ];
     source.train_on_eos = keys.word("train_on_eos", &ends)?;
+    source.eot_tokens = keys.texts_if("eot_tokens")?.unwrap_or_default();
+    source.drop_system_message = keys.flag("drop_system_message")?;
+    source.mask_history = keys.flag("mask_history")?;
     source.chat_template = template(keys)?;
     source.template_variables = keys.mapping("chat_template_kwargs")?;
     Ok(())
@@ -182,12 +212,18 @@ fn template(keys: &Keys) -> anyhow::Result<Option<String>> {
     if given.contains("{{") || given.contains("{%") {
         return Ok(Some(given));
     }
+    if let Some(named) = concord_recipe::named_template(&given) {
+        return Ok(Some(named));
+    }
     let path = home::expand(&given)?;
     if !Path::new(&path).is_file() {
         return Err(keys.bad(
             "chat_template",
-            "tokenizer_default, the path of a .jinja file, or the text of a template; templates \
-             are not known by name",
+            format!(
+                "tokenizer_default, the path of a .jinja file, the text of a template, or one of \
+                 the names {}",
+                concord_recipe::TEMPLATE_NAMES.join(", ")
+            ),
         ));
     }
     let text = std::fs::read_to_string(&path);
@@ -202,7 +238,7 @@ fn check_keys(keys: &Keys, source: &DatasetSource) -> anyhow::Result<()> {
             return Err(keys.idle(key, &format!("with `type: {}`", source.kind.name())));
         }
     }
-    for key in ["field", "ignore_fields", "max_samples"] {
+    for key in ["field", "ignore_fields", "columns", "max_samples"] {
         if keys.has(key) && !source.has_rows() {
             return Err(keys.idle(
                 key,
@@ -233,6 +269,14 @@ fn check_fields(keys: &Keys, source: &DatasetSource) -> anyhow::Result<()> {
         );
     }
     let is_read = |name: &&String| used.contains(&name.as_str());
+    let kept = &source.columns;
+    if !kept.is_empty() && !kept.iter().any(|name| is_read(&name)) {
+        bail!(
+            "{}: `columns` has none of the fields that are read: {}",
+            keys.place("columns"),
+            used.join(", ")
+        );
+    }
     match source.ignore_fields.iter().find(is_read) {
         Some(name) => bail!(
             "{}: `ignore_fields` has `{name}`, which is read; take it off the list",

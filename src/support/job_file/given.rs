@@ -136,6 +136,39 @@ impl GivenJob {
         }
     }
 
+    /// An error on data or model, with what Concord's keys in it are called in this file.
+    pub fn in_its_words(&self, error: anyhow::Error) -> anyhow::Error {
+        if self.is_own() {
+            return error;
+        }
+        let text = format!("{error:#}");
+        let has = |key: &str| {
+            let mut words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+            words.any(|word| word == key)
+        };
+        let mut hints: Vec<String> = Vec::new();
+        for (path, source) in &self.sources {
+            let key = path.rsplit('.').next().unwrap_or(path);
+            let is_other = source.key != *path && source.key != key;
+            if is_other && has(key) && !["path", "type"].contains(&key) {
+                hints.push(format!("`{key}` is made of `{}`", source.key));
+            }
+        }
+        hints.dedup();
+        if has("ignore_fields") {
+            hints.push("for fields to leave out: --set 'ignore_fields=[NAME, ...]'".to_string());
+        }
+        match hints.is_empty() {
+            true => error,
+            false => error.context(format!(
+                "{} is a job file of {}, where {}",
+                self.file(),
+                self.resolved.tool.name(),
+                hints.join("; ")
+            )),
+        }
+    }
+
     /// The error that a file of another tool cannot be used as it is, with all reasons: those of
     /// the translation, and `more`; or nothing where there is none.
     pub(super) fn check_foreign(&self, more: Vec<String>) -> anyhow::Result<()> {

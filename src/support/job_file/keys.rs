@@ -268,6 +268,14 @@ impl<'a> Keys<'a> {
         self.read_if(name, whole)
     }
 
+    /// A whole number within the range of the table, or `None` for the word that is allowed, too.
+    pub(super) fn whole_or_word(&self, name: &str) -> anyhow::Result<Option<u32>> {
+        self.read(name, |value, allowed| match (value.as_str(), allowed) {
+            (Some(given), Allowed::WholeOr(.., word)) if given == word => Some(None),
+            _ => whole(value, allowed).map(Some),
+        })
+    }
+
     /// Any whole number of 64 bits.
     pub(super) fn seed(&self, name: &str) -> anyhow::Result<u64> {
         self.read(name, |value, _| seed(value))
@@ -373,7 +381,9 @@ fn whole(value: &Value, allowed: Allowed) -> Option<u32> {
         .contains(&number)
         .then_some(number as u32)?;
     let holds = match allowed {
-        Allowed::Whole(first, last) => (first..=last).contains(&number),
+        Allowed::Whole(first, last) | Allowed::WholeOr(first, last, _) => {
+            (first..=last).contains(&number)
+        }
         Allowed::Bits => [8, 14, 16].contains(&number),
         _ => false,
     };
@@ -416,6 +426,9 @@ fn holds(value: &Value, allowed: Allowed) -> bool {
         Allowed::Flag => value.is_bool(),
         Allowed::Words(words) => value.as_str().is_some_and(|word| words.contains(&word)),
         Allowed::Whole(..) | Allowed::Bits => whole(value, allowed).is_some(),
+        Allowed::WholeOr(.., word) => {
+            value.as_str() == Some(word) || whole(value, allowed).is_some()
+        }
         Allowed::Seed => seed(value).is_some(),
         Allowed::Positive | Allowed::NotNegative | Allowed::ShareOrCount | Allowed::Share(_) => {
             real(value, allowed).is_some()

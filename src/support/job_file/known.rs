@@ -34,6 +34,8 @@ pub(super) enum Allowed {
     Words(&'static [&'static str]),
     /// A whole number from the first to the second.
     Whole(u32, u32),
+    /// The same, or this word.
+    WholeOr(u32, u32, &'static str),
     /// A whole number of 64 bits.
     Seed,
     /// A number above 0.
@@ -143,9 +145,12 @@ pub(super) const CURVES: [&str; 7] = [
     "inverse_sqrt",
 ];
 
+/// The word for a sequence length that the data decide.
+pub(super) const LONGEST: &str = "longest";
+
 /// Every key, in the order of the help page.
 #[rustfmt::skip]
-pub(super) const KEYS: [Key; 83] = [
+pub(super) const KEYS: [Key; 93] = [
     key(Job, "base_model", Model, Refused, "the model that is tuned"),
     key(Job, "load_in_4bit", Flag, Is("false"),
         "whether the matrices of the layers are quantised to 4 bits as they are read: QLoRA; what \
@@ -156,8 +161,9 @@ pub(super) const KEYS: [Key; 83] = [
     key(Job, "datasets", Mappings, Refused,
         "the data, one mapping for each data set; they are joined in this order"),
     key(Dataset, "path", Path, Refused,
-        "a file, a folder of files, or a pattern with * and ?; rows are read from .jsonl, .json, \
-        .csv, .tsv and (with the feature `parquet`) .parquet; any but this also in .gz or .zst"),
+        "a file, a folder of files, a pattern with * and ?, or owner/name of the Hugging Face hub; \
+        rows are read from .jsonl, .json, .csv, .tsv and (with the feature `parquet`) .parquet; \
+        any but this also in .gz or .zst"),
     key(Dataset, "type", Words(&DatasetKind::NAMES), Refused,
         "text: documents, a .txt file or rows, joined and cut; completion: each row is learnt for \
         itself; instruct: rows of an instruction, an optional input and an output, of which only \
@@ -168,9 +174,20 @@ pub(super) const KEYS: [Key; 83] = [
         texts or two lists of messages; input_output: `segments` of `text` and `label`; tokens: \
         rows of `input_ids` and `labels`, or a safetensors file with one tensor `tokens`, I64 \
         [step, microbatch, batch, sequence]"),
-    key(Dataset, "split", Words(&["train"]), Means("a folder with files of several splits is \
-        refused"), "which files of a folder are taken: those with this word in their names"),
-    key(Dataset, "max_samples", Whole(1, u32::MAX), Means("all rows"), "so many rows, the first"),
+    key(Dataset, "name", Text, Means("the configuration default, or the only one"),
+        "of a set of the hub: the name of its configuration"),
+    key(Dataset, "revision", Text, Is("main"),
+        "of a set of the hub: a branch, a tag or a commit"),
+    key(Dataset, "data_files", Names, Means("the files of the split"),
+        "of a folder or a set of the hub: the files that are meant, by patterns with * and ?"),
+    key(Dataset, "split", Text, Means("all rows; a folder with files of several splits is \
+        refused, and of a set of the hub it is train"),
+        "which rows are taken: train, train[:10%], train[1000:2000], train[-100:]; of a folder \
+        those files that have the word in their names"),
+    key(Dataset, "weight", Share(Ends::Upper), Is("1"),
+        "the share of these rows that is drawn, by seed; rounded down"),
+    key(Dataset, "max_samples", Whole(1, u32::MAX), Means("all rows"),
+        "so many of these rows, the first"),
     key(Dataset, "field", Text, Is("text"),
         "for text in rows and completion: the field of the document"),
     key(Dataset, "field_instruction", Text, Means("instruction; prompt for prompt_completion"),
@@ -179,6 +196,10 @@ pub(super) const KEYS: [Key; 83] = [
         "for rows of an instruction: the field of the input, which follows it; rows may lack it"),
     key(Dataset, "field_output", Text, Means("output; completion for prompt_completion"),
         "for rows of an instruction or a prompt: the field of the answer"),
+    key(Dataset, "format", Text, Means("{instruction} and {input}, a line each"),
+        "for instruct: the prompt, with {instruction} and {input} in it; a brace is written twice"),
+    key(Dataset, "no_input_format", Text, Means("what format says"),
+        "for instruct: the same for rows without an input"),
     key(Dataset, "field_messages", Text, Means("messages; conversations for sharegpt"),
         "for conversations: the field of the list of messages"),
     key(Dataset, "message_property_mappings", Mapping,
@@ -196,8 +217,16 @@ pub(super) const KEYS: [Key; 83] = [
         all, of the last one, of none; refused for a template with {% generation %}"),
     key(Dataset, "train_on_inputs", Flag, Is("false"),
         "whether prompts are learnt, too; by default answers alone are"),
+    key(Dataset, "eot_tokens", Names, Means("the end tokens of the model alone"),
+        "for conversations: tokens that end turns, too"),
+    key(Dataset, "drop_system_message", Flag, Is("false"),
+        "for conversations: whether a system message in front is left out"),
+    key(Dataset, "mask_history", Flag, Is("false"),
+        "for conversations: whether only the last of the turns is learnt that would be"),
     key(Dataset, "chat_template", Text, Means("that of the model (tokenizer_default)"),
-        "for conversations: the path of a .jinja file, or the text of a template"),
+        "for conversations: the path of a .jinja file, the text of a template, or a name: chatml, \
+        gemma, gemma3, llama3, mistral_v1, mistral_v2v3, mistral_v3_tekken, mistral_v7_tekken, \
+        phi_3, phi_35, phi_4, qwen3, qwen_25"),
     key(Dataset, "chat_template_kwargs", Mapping, Means("none"),
         "for conversations: variables for the chat template, such as enable_thinking"),
     key(Dataset, "excess_length_strategy", Words(&["truncate", "drop", "split", "error"]),
@@ -206,6 +235,8 @@ pub(super) const KEYS: [Key; 83] = [
         left out, it becomes several sequences, or the job is refused"),
     key(Dataset, "ignore_fields", Names, Means("every field must be used, or known to hold \
         nothing to learn"), "fields of rows and messages to leave out on purpose"),
+    key(Dataset, "columns", Names, Means("what ignore_fields says"),
+        "fields of rows to keep; all others are left out on purpose"),
     key(Job, "adapter", Words(&["lora", "full"]), Is("lora"),
         "what is trained: a LoRA adapter, or every weight"),
     key(Job, "lora_r", Whole(1, 4_096), Means("8, or that of initial_adapter"),
@@ -232,8 +263,9 @@ pub(super) const KEYS: [Key; 83] = [
         "whether updates are scaled by lora_alpha / sqrt(rank) instead"),
     key(Job, "initial_adapter", Path, Means("a fresh adapter, drawn from seed"),
         "a PEFT folder from which the training starts"),
-    key(Job, "sequence_len", Whole(2, 1 << 20), Refused,
-        "tokens of a sequence; what becomes of longer examples: see excess_length_strategy"),
+    key(Job, "sequence_len", WholeOr(2, 1 << 20, LONGEST), Refused,
+        "tokens of a sequence; longest: as many as the longest example has, at most those that the \
+        model knows; what becomes of longer examples: see excess_length_strategy"),
     key(Job, "sample_packing", Flag, Is("false"),
         "whether short examples share a sequence; each is computed as if it were alone"),
     key(Job, "micro_batch_size", Whole(1, 65_536), Is("1"), "sequences of a microbatch"),
@@ -369,6 +401,9 @@ impl fmt::Display for Allowed {
             Flag => f.write_str("true or false"),
             Words(words) => write!(f, "one of {}", words.join(", ")),
             Whole(first, last) => write!(f, "a whole number from {first} to {last}"),
+            WholeOr(first, last, word) => {
+                write!(f, "a whole number from {first} to {last}, or {word}")
+            }
             Seed => f.write_str("a whole number from 0 to 2^64 - 1"),
             Positive => f.write_str("a number above 0"),
             NotNegative => f.write_str("a number, 0 or more"),

@@ -40,6 +40,9 @@ use known::Section;
 use lora::LoraKeys;
 pub use timing::{JobTiming, Steps};
 
+/// The longest sequence.
+pub const LEN_MAX: u32 = 1 << 20;
+
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdapterKind {
@@ -64,8 +67,10 @@ pub struct JobFile {
     pub load_in: Option<QuantFormat>,
     /// A PEFT folder that the training starts from.
     pub initial_adapter: Option<PathBuf>,
-    /// Tokens of a sequence.
+    /// Tokens of a sequence; the most there can be, until the data have decided it.
     pub sequence_len: u32,
+    /// Whether the longest example decides the length.
+    pub is_longest: bool,
     /// Sequences of a microbatch.
     pub micro_batch_size: u32,
     /// Microbatches of a step, over all replicas.
@@ -143,7 +148,11 @@ impl JobFile {
             false => given.check_foreign(keys.wrong())?,
         }
         let adapter = keys.word("adapter", &[AdapterKind::Lora, AdapterKind::Full])?;
-        let datasets = datasets::read(&keys)?;
+        let mut datasets = datasets::read(&keys)?;
+        let seed = keys.seed("seed")?;
+        for source in &mut datasets {
+            source.seed = seed;
+        }
         let job = Self {
             timing: JobTiming::read(&keys, given)?,
             base_model: keys.path("base_model")?,
@@ -151,7 +160,8 @@ impl JobFile {
             adapter,
             adapter_is_assumed: !keys.has("adapter"),
             initial_adapter: keys.path_if("initial_adapter")?.map(PathBuf::from),
-            sequence_len: keys.whole("sequence_len")?,
+            sequence_len: keys.whole_or_word("sequence_len")?.unwrap_or(LEN_MAX),
+            is_longest: keys.whole_or_word("sequence_len")?.is_none(),
             micro_batch_size: keys.whole("micro_batch_size")?,
             gradient_accumulation_steps: keys.whole("gradient_accumulation_steps")?,
             learning_rate: keys.number("learning_rate")?,
@@ -164,7 +174,7 @@ impl JobFile {
             neftune_noise_alpha: keys.number("neftune_noise_alpha")?,
             label_smoothing_factor: keys.number("label_smoothing_factor")?,
             z_loss: keys.number("z_loss")?,
-            seed: keys.seed("seed")?,
+            seed,
             shuffle: datasets::shuffle(&keys, &datasets)?,
             datasets,
             output_dir: keys.path("output_dir")?.into(),

@@ -3,18 +3,17 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::bail;
+use concord_data::{DatasetKind, DatasetSource};
 use serde_json::json;
 
-use super::columns;
 use super::known::{Absent, KEYS, Key, Section};
 
 /// What a new job file is for.
 pub struct Sample<'a> {
     pub model: &'a str,
     pub data: &'a str,
-    /// The type of the data set.
-    pub kind: &'a str,
+    /// What the data set looks like.
+    pub seen: &'a DatasetSource,
     /// Tokens of a sequence.
     pub sequence_len: usize,
     pub output_dir: &'a str,
@@ -31,26 +30,12 @@ const SET: [(&str, &str); 7] = [
     ("warmup_ratio", "0.03"),
 ];
 
-/// The type of a data set, by its name and its first row.
+/// The data set that a file looks like, as `concord data preview` sees it, too.
 ///
 /// # Errors
 /// Where it cannot be read, or its rows are not known.
-pub fn kind(path: &Path) -> anyhow::Result<&'static str> {
-    let ends = |end: &str| {
-        let name = path.to_string_lossy().to_lowercase();
-        name.ends_with(end)
-    };
-    if ends(".txt") || ends(".md") {
-        std::fs::File::open(path)?;
-        return Ok("text");
-    }
-    if ends(".safetensors") {
-        return Ok("tokens");
-    }
-    match columns::word(&path.to_string_lossy()) {
-        Ok(word) => Ok(word),
-        Err(why) => bail!(why),
-    }
+pub fn seen(path: &Path, has_template: bool) -> anyhow::Result<DatasetSource> {
+    Ok(concord_data::guess(path, has_template)?)
 }
 
 /// The text of a job file. Keys that keep their default are comments.
@@ -66,11 +51,7 @@ pub fn text(sample: &Sample) -> String {
             ("base_model", ..) => format!("base_model: {}", quoted(sample.model)),
             ("output_dir", ..) => format!("output_dir: {}", quoted(sample.output_dir)),
             ("sequence_len", ..) => format!("sequence_len: {}", sample.sequence_len),
-            ("datasets", ..) => format!(
-                "datasets:\n  - path: {}\n    type: {}",
-                quoted(sample.data),
-                sample.kind
-            ),
+            ("datasets", ..) => dataset(sample),
             (name, Some((_, value)), _) if !skips(sample, name) => format!("{name}: {value}"),
             (name, _, Absent::Is(value)) => format!("# {name}: {value}"),
             (name, _, Absent::Means(_) | Absent::Refused) => format!("# {name}:"),
@@ -80,9 +61,37 @@ pub fn text(sample: &Sample) -> String {
     text
 }
 
+/// The entry of the data set, with fields that are not the usual ones of its type.
+fn dataset(sample: &Sample) -> String {
+    let seen = sample.seen;
+    let usual = DatasetSource::new(&seen.path, seen.kind);
+    let mut text = format!(
+        "datasets:\n  - path: {}\n    type: {}",
+        json!(sample.data),
+        seen.kind.name()
+    );
+    for (key, name, usual) in [
+        (
+            "field_instruction",
+            &seen.field_instruction,
+            &usual.field_instruction,
+        ),
+        ("field_output", &seen.field_output, &usual.field_output),
+    ] {
+        if name != usual {
+            let _ = write!(text, "\n    {key}: {}", json!(name));
+        }
+    }
+    if seen.message_properties != usual.message_properties {
+        let names = json!(seen.message_properties);
+        let _ = write!(text, "\n    message_property_mappings: {names}");
+    }
+    text
+}
+
 /// A `tokens` file says its own steps.
 fn skips(sample: &Sample, name: &str) -> bool {
-    sample.kind == "tokens" && name == "num_epochs"
+    sample.seen.kind == DatasetKind::Tokens && !sample.seen.has_rows() && name == "num_epochs"
 }
 
 /// What a key does, within 100 columns.
@@ -110,17 +119,23 @@ mod tests {
 
     #[test]
     fn a_new_job_file_is_a_job_file() {
-        for kind in ["text", "instruct"] {
+        for kind in [DatasetKind::Text, DatasetKind::Instruct] {
+            let mut seen = DatasetSource::new("rows.jsonl", kind);
+            seen.field_output = match kind {
+                DatasetKind::Text => seen.field_output,
+                _ => "answer".to_string(),
+            };
             let text = text(&Sample {
                 model: "models/a: b",
                 data: "rows \"x\".jsonl",
-                kind,
+                seen: &seen,
                 sequence_len: 512,
                 output_dir: "out/job",
             });
             let job = JobFile::parse(Path::new("job.yaml"), &text).expect(&text);
             assert_eq!(job.base_model, "models/a: b");
-            assert_eq!(job.datasets[0].kind.name(), kind);
+            assert_eq!(job.datasets[0].kind, kind);
+            assert_eq!(job.datasets[0].field_output, seen.field_output);
             assert!(
                 text.lines().all(|line| line.chars().count() <= 100),
                 "{text}"
@@ -135,23 +150,26 @@ mod tests {
     #[test]
     fn the_type_is_seen_from_the_first_row() {
         let folder = tempfile::tempdir().unwrap();
-        let of = |name: &str, text: &str| {
+        let of = |name: &str, text: &str, has_template| {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
-            kind(&path)
+            seen(&path, has_template).map(|seen| seen.kind.name())
         };
-        assert_eq!(of("a.txt", "words").unwrap(), "text");
         let row = "{\"instruction\": \"a\", \"input\": \"\", \"output\": \"b\"}";
-        assert_eq!(of("a.jsonl", row).unwrap(), "instruct");
-        assert_eq!(of("a.json", &format!(" [{row}, 7]")).unwrap(), "instruct");
-        assert_eq!(of("b.jsonl", "{\"text\": \"a\"}").unwrap(), "text");
-        for (text, expected) in [
-            ("", "the file is empty"),
-            ("{\"a\": 1}", "its rows have neither"),
-            ("[1]", "its first row is not read"),
-            ("{\"chosen\": 1}", "its rows have `chosen`"),
+        for (name, text, has_template, expected) in [
+            ("a.txt", "words", true, "text"),
+            ("a.jsonl", row, false, "instruct"),
+            ("a.json", &*format!(" [{row}, 7]"), true, "alpaca_turns"),
+            ("b.jsonl", "{\"text\": \"a\"}", true, "text"),
+            ("b.csv", "question,answer\na,b\n", true, "alpaca_turns"),
         ] {
-            let error = of("c.jsonl", text).unwrap_err().to_string();
+            assert_eq!(of(name, text, has_template).unwrap(), expected, "{name}");
+        }
+        for (text, expected) in [
+            ("", "empty"),
+            ("{\"a\": 1}", "its fields do not say what it is"),
+        ] {
+            let error = of("c.jsonl", text, true).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
     }

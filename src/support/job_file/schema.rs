@@ -77,6 +77,9 @@ fn allowed(key: &Key) -> Value {
         Allowed::Whole(first, last) => {
             json!({ "type": "integer", "minimum": first, "maximum": last })
         }
+        Allowed::WholeOr(first, last, word) => json!({ "anyOf": [
+            { "type": "integer", "minimum": first, "maximum": last }, { "const": word },
+        ] }),
         Allowed::Seed => json!({ "type": "integer", "minimum": 0, "maximum": u64::MAX }),
         Allowed::Positive => json!({ "type": "number", "exclusiveMinimum": 0 }),
         Allowed::ShareOrCount => json!({ "type": "number", "minimum": 0 }),

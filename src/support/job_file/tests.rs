@@ -368,6 +368,41 @@ fn checkpoints_follow_from_steps_and_epochs() {
 }
 
 #[test]
+fn rows_and_templates_are_chosen_by_words() {
+    let of = |keys: &str| {
+        let line = format!("datasets: [{{path: a.jsonl, type: chat_template, {keys}}}]");
+        with("datasets", &line).map(|job| job.datasets[0].clone())
+    };
+    let keys = "split: 'train[:10%]', weight: 0.5, chat_template: chatml, mask_history: true";
+    let source = of(keys).unwrap();
+    assert_eq!(source.split, Some("train[:10%]".parse().unwrap()));
+    assert_eq!((source.weight, source.seed), (Some(0.5), 7));
+    assert_eq!(
+        source.chat_template,
+        concord_recipe::named_template("chatml")
+    );
+    assert!(source.mask_history);
+    for (keys, expected) in [
+        (
+            "split: 'train[1]'",
+            "is not a split such as train, train[:10%]",
+        ),
+        ("weight: 1.5", "above 0, and at most 1"),
+        ("chat_template: exaone", "one of the names chatml, gemma"),
+        (
+            "format: '{instruction}'",
+            "has no effect with `type: chat_template`",
+        ),
+    ] {
+        let error = of(keys).unwrap_err().to_string();
+        assert!(error.contains(expected), "{keys}: {error}");
+    }
+    let longest = with("sequence_len", "sequence_len: longest").unwrap();
+    assert!(longest.is_longest);
+    assert_eq!(longest.sequence_len, LEN_MAX);
+}
+
+#[test]
 fn steps_follow_from_epochs_and_shares() {
     let job = with("max_steps", "num_epochs: 2.5").unwrap();
     // 1,001 sequences, 16 a step.

@@ -53,10 +53,11 @@ impl Made {
             remedy: String::new(),
             set: None,
         };
-        let kind = match dataset.kind {
-            RowKind::ByColumns => columns::kind(&dataset.path).map_err(fail)?,
-            kind => kind,
-        };
+        let mut seen = dataset.clone();
+        if matches!(dataset.kind, RowKind::ByColumns | RowKind::Guessed) {
+            columns::see(&mut seen).map_err(fail)?;
+        }
+        let (dataset, kind) = (&seen, seen.kind);
         let mut entry = Mapping::new();
         for (key, value) in entry_keys(kind, dataset) {
             let at = ValueSource {
@@ -78,11 +79,14 @@ impl Made {
 fn word(kind: RowKind) -> &'static str {
     match kind {
         RowKind::Text => "text",
-        RowKind::Completion | RowKind::ByColumns => "completion",
+        RowKind::Completion | RowKind::ByColumns | RowKind::Guessed => "completion",
         RowKind::Alpaca => "alpaca",
         RowKind::AlpacaChat => "alpaca_turns",
         RowKind::Chat => "chat_template",
         RowKind::PromptCompletion => "prompt_completion",
+        RowKind::Instruct => "instruct",
+        RowKind::Segments => "input_output",
+        RowKind::Tokens => "tokens",
     }
 }
 
@@ -91,8 +95,11 @@ fn entry_keys(kind: RowKind, dataset: &Dataset) -> Vec<(&'static str, Value)> {
     let mut keys = vec![("path", yaml(&*dataset.path)), ("type", yaml(word(kind)))];
     let column = |meaning: &str| dataset.fields.get(meaning).map(|column| yaml(&**column));
     let columns: &[(&str, &'static str)] = match kind {
-        RowKind::Text | RowKind::Completion | RowKind::ByColumns => &[("text", "field")],
-        RowKind::Alpaca | RowKind::AlpacaChat => &[
+        RowKind::Text | RowKind::Completion | RowKind::ByColumns | RowKind::Guessed => {
+            &[("text", "field")]
+        }
+        RowKind::Segments | RowKind::Tokens => &[],
+        RowKind::Alpaca | RowKind::AlpacaChat | RowKind::Instruct => &[
             ("instruction", "field_instruction"),
             ("input", "field_input"),
             ("output", "field_output"),
@@ -109,10 +116,9 @@ fn entry_keys(kind: RowKind, dataset: &Dataset) -> Vec<(&'static str, Value)> {
     if kind == RowKind::Chat {
         turn_keys(dataset, &mut keys);
     }
-    let is_whole = matches!(
-        kind,
-        RowKind::Text | RowKind::Completion | RowKind::ByColumns
-    );
+    template_keys(kind, dataset, &mut keys);
+    row_keys(dataset, &mut keys);
+    let is_whole = matches!(kind, RowKind::Text | RowKind::Completion);
     if dataset.learnt == Learnt::All && !is_whole {
         keys.push(("train_on_inputs", Value::Bool(true)));
     }
@@ -159,9 +165,65 @@ fn turn_keys(dataset: &Dataset, keys: &mut Vec<(&'static str, Value)>) {
     {
         keys.push(("train_on_eos", yaml(ends)));
     }
-    if let TurnTemplate::Jinja(text) = &dataset.template {
-        keys.push(("chat_template", yaml(&**text)));
+    if let Some(field) = dataset.fields.get("training") {
+        keys.push(("message_field_training", yaml(&**field)));
     }
+}
+
+/// Keys on what goes through a chat template.
+fn template_keys(kind: RowKind, dataset: &Dataset, keys: &mut Vec<(&'static str, Value)>) {
+    if !matches!(
+        kind,
+        RowKind::Chat | RowKind::AlpacaChat | RowKind::PromptCompletion
+    ) {
+        return;
+    }
+    match &dataset.template {
+        TurnTemplate::Jinja(text) | TurnTemplate::Named(text) => {
+            keys.push(("chat_template", yaml(&**text)));
+        }
+        TurnTemplate::Tokenizer => {}
+    }
+    if !dataset.end_tokens.is_empty() {
+        keys.push(("eot_tokens", list(&dataset.end_tokens)));
+    }
+    for (key, is_on) in [
+        ("drop_system_message", dataset.drops_system),
+        ("mask_history", dataset.last_answer),
+    ] {
+        if is_on {
+            keys.push((key, Value::Bool(true)));
+        }
+    }
+}
+
+/// Keys on which files and which rows are taken, and what of these.
+fn row_keys(dataset: &Dataset, keys: &mut Vec<(&'static str, Value)>) {
+    for (key, text) in [
+        ("name", &dataset.name),
+        ("revision", &dataset.revision),
+        ("split", &dataset.split),
+        ("format", &dataset.format),
+        ("no_input_format", &dataset.no_input_format),
+    ] {
+        keys.extend(text.as_ref().map(|text| (key, yaml(&**text))));
+    }
+    for (key, names) in [
+        ("data_files", &dataset.data_files),
+        ("ignore_fields", &dataset.ignored),
+        ("columns", &dataset.columns),
+    ] {
+        if !names.is_empty() {
+            keys.push((key, list(names)));
+        }
+    }
+    if let Some(weight) = dataset.weight {
+        keys.push(("weight", Value::from(weight)));
+    }
+}
+
+fn list(names: &[String]) -> Value {
+    Value::Sequence(names.iter().map(|name| yaml(&**name)).collect())
 }
 
 fn too_long(rule: TooLong) -> &'static str {
