@@ -5,11 +5,13 @@
 
 mod adapter;
 mod config;
+mod merged;
 mod notes;
 mod select;
 mod written;
 
 pub use adapter::Adapter;
+pub use merged::MergedModel;
 pub use select::{BadSelection, Modules, Selected, Selection};
 pub use written::ShapeOptions;
 

@@ -22,6 +22,7 @@ use super::output_dir::{OutputDir, files, remove_folder, sync};
 use super::{forget_state, in_words};
 use crate::support::client::Client;
 use crate::support::job_file::JobFile;
+use crate::support::model_card;
 use crate::support::output::Output;
 use crate::support::result_weights;
 
@@ -117,6 +118,9 @@ async fn write_to(
     std::fs::create_dir(staging).with_context(|| format!("cannot make {}", staging.display()))?;
     save_weights(staging, job, ingested, tensors)?;
     bundle.write_dir(&staging.join(PROOF))?;
+    let card = staging.join(model_card::FILE);
+    std::fs::write(&card, model_card::of_job(job, &bundle))
+        .with_context(|| format!("cannot write {}", card.display()))?;
     check(staging)
 }
 
