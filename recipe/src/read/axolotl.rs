@@ -8,7 +8,7 @@ use crate::length::{Length, Saves, StepsRule, Warmup};
 use crate::resolved::{Rules, TokenRole};
 
 /// Keys of LoRA.
-const LORA: [&str; 10] = [
+const LORA: [&str; 11] = [
     "lora_r",
     "lora_alpha",
     "lora_target_modules",
@@ -18,6 +18,7 @@ const LORA: [&str; 10] = [
     "lora_alpha_pattern",
     "peft_layers_to_transform",
     "peft_layers_pattern",
+    "lora_modules_to_save",
     "lora_model_dir",
 ];
 
@@ -144,6 +145,7 @@ fn lora(b: &mut JobBuilder) {
         common::alpha(b, "lora_alpha", "peft_use_rslora", None);
     }
     common::shape(b, &SHAPE);
+    common::saved(b, "lora_modules_to_save");
     let linear = b.flag("lora_target_linear") == Some(true);
     let has_targets = b
         .names("lora_target_modules")

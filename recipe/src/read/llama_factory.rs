@@ -6,11 +6,12 @@ use crate::Files;
 use crate::builder::JobBuilder;
 
 /// Keys of LoRA.
-const LORA: [&str; 5] = [
+const LORA: [&str; 6] = [
     "lora_rank",
     "lora_alpha",
     "lora_target",
     "use_rslora",
+    "additional_target",
     "adapter_name_or_path",
 ];
 
@@ -88,4 +89,5 @@ fn lora(b: &mut JobBuilder) {
         common::alpha(b, "lora_alpha", "use_rslora", Some(2.0 * rank));
     }
     common::targets(b, "lora_target", None);
+    common::saved(b, "additional_target");
 }

@@ -6,11 +6,12 @@ use crate::builder::JobBuilder;
 use crate::resolved::TokenRole;
 
 /// Keys of LoRA.
-const LORA: [&str; 5] = [
+const LORA: [&str; 6] = [
     "lora_r",
     "lora_alpha",
     "lora_target_modules",
     "use_rslora",
+    "lora_modules_to_save",
     "lora_dropout",
 ];
 
@@ -56,6 +57,7 @@ fn lora(b: &mut JobBuilder) {
     b.copy_or("lora_r", "lora_r", 16);
     common::alpha(b, "lora_alpha", "use_rslora", Some(32.0));
     common::targets(b, "lora_target_modules", Some(&["q_proj", "v_proj"]));
+    common::saved(b, "lora_modules_to_save");
     match b.number("lora_dropout") {
         Some(0.0) => b.idle("lora_dropout", "with this value it changes nothing"),
         Some(_) => b.refuse("lora_dropout", crate::DROPOUT, Some("0")),
