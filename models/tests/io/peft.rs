@@ -57,7 +57,7 @@ fn adapter(config: &DecoderConfig) -> Adapter {
 fn of_spec(config: &DecoderConfig, lora: LoraSpec) -> Adapter {
     let values = &tensors(config)["model.embed_tokens.weight"];
     let make = |(name, shape): (String, Vec<usize>)| {
-        let data = values.data()[..shape.iter().product()].to_vec();
+        let data = values.data()[..shape.iter().product::<usize>()].to_vec();
         (name, concord_kernels::Tensor::new(&shape, data).unwrap())
     };
     let tensors = Adapter::shapes(config, &lora).into_iter().map(make);
