@@ -75,6 +75,7 @@ pub fn lora(updates: &LoraUpdates) -> Result<LoraSpec, RuntimeError> {
         others: others
             .map(|other| (other.module.clone(), other.update.map(shape)))
             .collect(),
+        saved: updates.saved.iter().cloned().collect(),
     })
 }
 
@@ -98,6 +99,23 @@ pub fn updates(lora: &LoraSpec, config: &DecoderConfig) -> LoraUpdates {
         alpha: lora.common.alpha.into(),
         targets,
         others: others.collect(),
+        saved: lora.saved.iter().cloned().collect(),
+    }
+}
+
+/// The low-rank updates of an adapter that is served beside the model's own weights.
+///
+/// # Errors
+/// As [`lora`], and for an adapter with modules that are trained whole: a stage has one copy of
+/// each tensor for all who ask.
+pub fn served_lora(updates: &LoraUpdates) -> Result<LoraSpec, RuntimeError> {
+    match updates.saved.first() {
+        None => lora(updates),
+        Some(module) => Err(RuntimeError::Unsupported(format!(
+            "the adapter has a copy of {module} (modules_to_save), and can be used alone, not \
+             beside others: merge it into the model with PEFT (merge_and_unload), or use `concord \
+             generate` and `concord chat`"
+        ))),
     }
 }
 

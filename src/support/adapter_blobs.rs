@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use anyhow::Context;
 use concord_kernels::Tensor;
 use concord_models::config::DecoderConfig;
 use concord_models::peft::Adapter;
@@ -37,6 +38,8 @@ pub fn adapter_manifest(
     blobs: &mut BlobSet,
 ) -> anyhow::Result<(AdapterManifest, BTreeMap<String, Tensor>)> {
     let adapter = Adapter::open(folder, config)?;
+    spec::served_lora(&spec::updates(&adapter.lora, config))
+        .with_context(|| folder.display().to_string())?;
     let mut tensors = Vec::new();
     for (name, tensor) in &adapter.tensors {
         tensors.push(ModelTensor {

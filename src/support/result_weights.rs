@@ -201,7 +201,13 @@ fn shape_options(updates: &LoraUpdates, modules: impl Iterator<Item = String>) -
     let others = updates.others.iter();
     let others = others.map(|other| (other.module.clone(), other.update.map(shape)));
     let targets = updates.targets.clone();
-    ShapeOptions::new(shape(common), targets, &others.collect(), modules)
+    ShapeOptions::new(
+        shape(common),
+        targets,
+        &others.collect(),
+        modules,
+        updates.saved.clone(),
+    )
 }
 
 /// Checks ranks, scales and targets, on which the result of an adapter depends, too.
@@ -233,8 +239,15 @@ fn check_config(path: &Path, expected: &ShapeOptions) -> anyhow::Result<()> {
     }
     let ranks = json!(expected.rank_pattern);
     let alphas = json!(expected.alpha_pattern);
-    for (key, trained) in [("rank_pattern", ranks), ("alpha_pattern", alphas)] {
+    let saved = json!(expected.modules_to_save.as_deref().unwrap_or_default());
+    let patterns = [
+        ("rank_pattern", ranks),
+        ("alpha_pattern", alphas),
+        ("modules_to_save", saved),
+    ];
+    for (key, trained) in patterns {
         let found = match &config[key] {
+            Value::Null if trained.is_array() => json!([]),
             Value::Null => json!({}),
             found => found.clone(),
         };

@@ -87,6 +87,29 @@ fn updates_of_unlike_shapes_have_one_hash_a_proof_and_a_use() {
     verify().refused(&["adapter_config.json", "`rank_pattern`"]);
 }
 
+/// The first of the two stages has nothing to train.
+#[test]
+fn a_stage_may_be_without_updates() {
+    let model = TinyModel::new();
+    let keys = "lora_r: 2, lora_target_modules: [q_proj], peft_layers_to_transform: 1";
+    let two = ["--workers", "local:2", "--plan", "2x1"];
+    let one = train(&model, "one", keys, &[])
+        .good()
+        .objects()
+        .pop()
+        .unwrap();
+    let cut = train(&model, "cut", keys, &two)
+        .good()
+        .objects()
+        .pop()
+        .unwrap();
+    for key in ["job", "record_digest", "loss"] {
+        assert_eq!(one[key], cut[key], "{key}");
+    }
+    let modules = json!(["model.layers.1.self_attn.q_proj"]);
+    assert_eq!(config(&model.file("one"))["target_modules"], modules);
+}
+
 #[test]
 fn shapes_that_fit_nothing_are_refused_by_name() {
     let model = TinyModel::new();
@@ -118,4 +141,40 @@ fn shapes_that_fit_nothing_are_refused_by_name() {
         train(&model, "refused", keys, &[]).refused(&[what]);
         assert!(!model.file("refused").join("adapter_config.json").exists());
     }
+}
+
+/// Copies of the ends and of norms are trained beside the adapter, and come out with it.
+#[test]
+fn modules_are_trained_whole_beside_an_adapter() {
+    let model = TinyModel::new();
+    let keys = "lora_r: 2, lora_target_modules: [q_proj, o_proj],\n\
+                lora_modules_to_save: [lm_head, embed_tokens, norm, layers.1.mlp.up_proj]";
+    let two = ["--workers", "local:2", "--plan", "2x1"];
+    let mut one = train(&model, "one", keys, &[]).good().objects();
+    let mut cut = train(&model, "cut", keys, &two).good().objects();
+    let (one, cut) = (one.pop().unwrap(), cut.pop().unwrap());
+    for key in ["job", "record_digest", "loss"] {
+        assert_eq!(one[key], cut[key], "{key}");
+    }
+    let out = model.file("one");
+    let saved = config(&out)["modules_to_save"].clone();
+    // As in PEFT, `norm` is the end of three names.
+    assert_eq!(saved.as_array().unwrap().len(), 3 + 2 * 2 + 1, "{saved}");
+    concord(["verify", arg(&out.join("proof")), "--model", arg(&out)]).good();
+    let prompt = [
+        "--prompt",
+        "w3 w4",
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "4",
+    ];
+    concord([&["generate", "--model", arg(&out)], &prompt[..]].concat()).good();
+    let from = format!("initial_adapter: {}", out.display());
+    train(&model, "next", &from, &[]).good();
+    assert_eq!(config(&model.file("next"))["modules_to_save"], saved);
+    concord(["serve", "--model", arg(&out), "--listen", "127.0.0.1:0"])
+        .refused(&["modules_to_save", "merge"]);
+    let none = "lora_modules_to_save: [score]";
+    train(&model, "refused", none, &[]).refused(&["`lora_modules_to_save` has score", "lm_head"]);
 }

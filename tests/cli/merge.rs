@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use concord_kernels::Tensor;
-use concord_models::config::{DecoderConfig, Projection};
+use concord_models::config::{DecoderConfig, LoraSpec, Projection};
 use concord_models::peft::Adapter;
 use concord_models::weights::ModelFolder;
 
@@ -18,20 +18,19 @@ const TARGETS: [Projection; 2] = [Projection::Q, Projection::Down];
 /// An adapter of rank 2 with alpha 3 for the model in a folder.
 fn adapter(model: &Path, folder: &Path) -> Adapter {
     let config = DecoderConfig::from_folder(model).unwrap();
-    let shapes = Adapter::shapes(&config, 2, &TARGETS);
+    let lora = LoraSpec::uniform(2, 3.0, TARGETS);
+    let shapes = Adapter::shapes(&config, &lora);
     let tensors = shapes
         .into_iter()
         .enumerate()
         .map(|(index, (name, shape))| {
             let len = shape.iter().product::<usize>();
             let value = |i: usize| ((i * 37 + index * 11) % 64) as f32 / 256.0 - 0.125;
-            let tensor = Tensor::new(&shape, (0..len).map(value).collect()).unwrap();
+            let tensor = Tensor::new(&shape, (0..len).map(value).collect::<Vec<f32>>()).unwrap();
             (name, tensor)
         });
     let adapter = Adapter {
-        r: 2,
-        alpha: 3.0,
-        targets: TARGETS.into(),
+        lora,
         tensors: tensors.collect::<BTreeMap<String, Tensor>>(),
     };
     adapter.save(folder, &config, arg(model)).unwrap();
@@ -53,7 +52,7 @@ fn merged(base: &ModelFolder, adapter: &Adapter, name: &str) -> Vec<f32> {
         for k in 0..rank {
             sum += b.data()[row * rank + k] * a.data()[k * cols + col];
         }
-        *value += adapter.alpha / adapter.r as f32 * sum;
+        *value += adapter.lora.common.scale() * sum;
     }
     values
 }

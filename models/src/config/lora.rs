@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{DecoderConfig, LayerMatrix, Projection};
+use super::{DecoderConfig, LayerMatrix, Projection, TensorSpec};
 
 /// Rank and scale of a low-rank update.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,6 +30,9 @@ pub struct LoraSpec {
     /// By their modules: matrices of these projections whose update has another shape, or that have
     /// none.
     pub others: BTreeMap<String, Option<UpdateShape>>,
+    /// Modules whose tensors are trained whole beside the updates: the embedding, the head, norms
+    /// and projections, by their whole names.
+    pub saved: BTreeSet<String>,
 }
 
 /// A matrix and its update.
@@ -50,6 +53,7 @@ impl LoraSpec {
             common: UpdateShape { rank, alpha },
             targets: targets.into_iter().collect(),
             others: BTreeMap::new(),
+            saved: BTreeSet::new(),
         }
     }
 
@@ -92,20 +96,45 @@ impl LoraSpec {
                 .map(|(matrix, shape)| (matrix.module, shape))
                 .collect(),
             targets,
+            saved: BTreeSet::new(),
         })
     }
 
-    /// Whether it is in the form of [`Self::of_model`] but for projections that the model lacks.
+    /// Whether it is in the form of [`Self::of_model`] but for projections that the model lacks, and
+    /// the modules that are trained whole are some of those that can be.
     pub fn is_canonical(&self, config: &DecoderConfig) -> bool {
-        if self.others.is_empty() {
-            return true;
+        let can_be = config.modules_to_save();
+        if !self.saved.is_subset(&can_be) {
+            return false;
         }
-        Self::of_model(config, |_, matrix| self.of(matrix)).as_ref() == Some(self)
+        if self.others.is_empty() {
+            let mut adapted = self.adapted(config).into_iter();
+            return !adapted.any(|adapted| self.saved.contains(&adapted.matrix.module));
+        }
+        let updates = Self::of_model(config, |_, matrix| self.of(matrix));
+        let updates = updates.map(|updates| Self {
+            saved: self.saved.clone(),
+            ..updates
+        });
+        updates.as_ref() == Some(self)
+    }
+
+    /// Whether a tensor of the model is trained whole.
+    pub fn saves(&self, name: &str) -> bool {
+        let module = name.rsplit_once('.').map_or(name, |(module, _)| module);
+        self.saved.contains(module)
+    }
+
+    /// The tensors of a model that are trained whole.
+    pub fn saved_tensors(&self, config: &DecoderConfig) -> Vec<TensorSpec> {
+        let all = config.tensors().into_iter();
+        all.filter(|spec| self.saves(&spec.name)).collect()
     }
 
     /// The shape of a matrix's update, if it has one.
     pub fn of(&self, matrix: &LayerMatrix) -> Option<UpdateShape> {
-        if !self.targets.contains(&matrix.projection) {
+        let is_saved = self.saved.contains(&matrix.module);
+        if is_saved || !self.targets.contains(&matrix.projection) {
             return None;
         }
         match self.others.get(&matrix.module) {
@@ -137,5 +166,30 @@ impl LoraSpec {
         ranks.fold([u32::MAX, 0], |[least, most], rank| {
             [least.min(rank), most.max(rank)]
         })
+    }
+}
+
+impl DecoderConfig {
+    /// Modules that can be trained whole beside an adapter: the embedding and the head, where they
+    /// are two, and norms and projections outside of experts.
+    pub fn modules_to_save(&self) -> BTreeSet<String> {
+        let is_expert = |module: &str| {
+            let experts = self.experts.as_ref().map(|experts| experts.names);
+            experts.is_some_and(|names| {
+                let own = [names.router, names.experts, names.shared, names.shared_gate];
+                let mut own = own.into_iter().filter(|own| !own.is_empty());
+                own.any(|own| format!("{module}.").contains(&format!(".{own}.")))
+            })
+        };
+        let parts = self.parts();
+        let ends = [parts.embed_weight(), parts.head_weight()];
+        let is_tied = |name: &str| self.tie_embeddings && ends.iter().any(|end| end == name);
+        let specs = self.tensors().into_iter();
+        let own = specs.filter_map(|spec| {
+            let (module, last) = spec.name.rsplit_once('.')?;
+            let is_own = matches!(last, "weight" | "bias") && !is_expert(module);
+            (is_own && !is_tied(&spec.name)).then(|| module.to_string())
+        });
+        own.collect()
     }
 }

@@ -24,6 +24,7 @@ use super::random::{BatchRandom, Drops, Regularization};
 use super::targets::next_tokens;
 use super::values::Values;
 use crate::config::{DecoderConfig, LoraSpec, Span};
+use crate::peft::Adapter;
 
 /// Bits of the operands of products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,32 @@ pub struct StageOptions {
     pub trains_all: bool,
     /// The declared longest length, which is the length of the rotary tables.
     pub positions: usize,
+}
+
+impl StageOptions {
+    /// Whether a tensor of the model is trained.
+    pub(super) fn trains(&self, name: &str) -> bool {
+        self.trains_all || self.saves(name)
+    }
+
+    /// Whether it is trained whole beside an adapter.
+    fn saves(&self, name: &str) -> bool {
+        let lora = self.lora.as_ref();
+        lora.is_some_and(|lora| lora.saves(name))
+    }
+
+    /// The name by which a tensor of the model is trained.
+    pub(super) fn trained_name(&self, name: &str) -> String {
+        match self.saves(name) {
+            true => Adapter::saved_key(name),
+            false => name.to_string(),
+        }
+    }
+
+    /// The embedding's name in the model.
+    pub(super) fn embed_name(&self) -> String {
+        self.config.parts().embed_weight()
+    }
 }
 
 /// A run of layers on a device, with the embedding where it has the first layer, and the head where
@@ -448,7 +475,7 @@ impl Stage {
             },
             documents: &batch.documents,
         };
-        let below = !self.is_first() || self.options.trains_all;
+        let below = !self.is_first() || self.options.trains(&self.options.embed_name());
         let mut dy = Some(device.place(d_output)?);
         for (index, (block, kept)) in self.blocks.iter().zip(&tape.layers).enumerate().rev() {
             let wants_dx = index > 0 || below;
@@ -488,7 +515,7 @@ impl Stage {
             } else {
                 TensorUse::Own
             };
-            let name = self.options.config.parts().embed_weight();
+            let name = self.options.trained_name(&self.options.embed_name());
             gradients.insert(&name, end, gradient);
             dy = None;
         }

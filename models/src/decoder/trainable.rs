@@ -73,5 +73,12 @@ fn lora_tensors(config: &DecoderConfig, lora: &LoraSpec) -> Vec<TrainableTensor>
             place,
         });
     }
+    for spec in lora.saved_tensors(config) {
+        tensors.push(TrainableTensor {
+            name: Adapter::saved_key(&spec.name),
+            place: TensorPlace::of(&spec.name).expect("a tensor of the model has a place"),
+            shape: spec.shape,
+        });
+    }
     tensors
 }

@@ -155,7 +155,8 @@ impl TrainingBytes {
         };
         let in_layer = match &run.trainable {
             // Where layers differ by the adapter, all count as the largest.
-            Trainable::Lora(lora) if !lora.others.is_empty() => (0..config.layers as u32)
+            Trainable::Lora(lora) if !(lora.others.is_empty() && lora.saved.is_empty()) => (0
+                ..config.layers as u32)
                 .map(|layer| elements(&|place| place == TensorPlace::Layer(layer)))
                 .max()
                 .unwrap_or(0),
@@ -176,6 +177,12 @@ impl TrainingBytes {
             Trainable::Full | Trainable::Nothing => 0,
         };
         let part = |weights, elements| PartBytes::new(weights, elements, run);
+        // Of tensors that are trained whole beside an adapter a stage holds f32 or codes, where it
+        // may have packed blocks of others.
+        let whole = match run.trainable {
+            Trainable::Lora(_) => 4,
+            Trainable::Full | Trainable::Nothing => 0,
+        };
         let tokens = u64::from(run.micro_batch_size) * u64::from(run.sequence_len);
         let (tape, boundary) = (
             tokens * tape(config, &run.trainable),
@@ -186,10 +193,10 @@ impl TrainingBytes {
             false => 0,
         };
         Self {
-            embed: part(held.embed, at_start),
+            embed: part(held.embed + whole * at_start, at_start),
             layer: part(held.layer + factors * in_layer, in_layer),
             expert: part(held.expert + factors * in_expert, in_expert),
-            head: part(held.head, at_end),
+            head: part(held.head + whole * at_end, at_end),
             shared: PartBytes {
                 // Both uses have a gradient of their own.
                 gradients: 0,
@@ -263,6 +270,14 @@ fn gradients(run: &TrainingRun) -> u64 {
     }
 }
 
+fn trains_head(config: &DecoderConfig, trainable: &Trainable) -> bool {
+    match trainable {
+        Trainable::Full => true,
+        Trainable::Lora(lora) => lora.saves(&config.parts().head_weight()),
+        Trainable::Nothing => false,
+    }
+}
+
 /// Trained elements of the expert that has most.
 fn largest_expert(trained: &[TrainableTensor]) -> u64 {
     let mut sums: BTreeMap<(TensorPlace, u32), u64> = BTreeMap::new();
@@ -331,7 +346,7 @@ fn logits(config: &DecoderConfig, run: &TrainingRun) -> u64 {
     let hidden = 12 * u64::from(run.micro_batch_size) * sequence * config.hidden as u64;
     let atoms = u64::from(run.micro_batch_size) * sequence.div_ceil(Atoms::TOKENS as u64);
     let gradients = match run.trainable {
-        Trainable::Full => {
+        _ if trains_head(config, &run.trainable) => {
             // The last sum is counted among the gradients.
             let levels = u64::from(u64::BITS - atoms.leading_zeros()) - 1;
             levels * 4 * (config.vocab * config.hidden) as u64

@@ -13,6 +13,8 @@ use crate::export::{ExportDtype, write_tensors};
 use crate::weights::TensorFile;
 
 pub(super) const CONFIG_FILE: &str = "adapter_config.json";
+/// What PEFT puts before the name of a module.
+const SAVED_PREFIX: &str = "base_model.model.";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 
 /// A LoRA adapter: each adapted weight W acts as `W + alpha / r * B A`.
@@ -20,7 +22,8 @@ const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 pub struct Adapter {
     /// Where it has updates, and of which shape.
     pub lora: LoraSpec,
-    /// The factors, named by [`Adapter::keys`]: A `[r, in]` and B `[out, r]`.
+    /// The factors, named by [`Adapter::keys`]: A `[r, in]` and B `[out, r]`; and tensors that are
+    /// trained whole, named by [`Adapter::saved_key`].
     pub tensors: BTreeMap<String, Tensor>,
 }
 
@@ -48,15 +51,28 @@ impl Adapter {
     }
 
     /// The keys and shapes of the tensors of an adapter, sorted.
-    pub fn shapes(config: &DecoderConfig, lora: &LoraSpec) -> BTreeMap<String, [usize; 2]> {
+    pub fn shapes(config: &DecoderConfig, lora: &LoraSpec) -> BTreeMap<String, Vec<usize>> {
         let adapted = lora.adapted(config).into_iter();
         let of_matrix = |AdaptedMatrix { matrix, update, .. }: AdaptedMatrix| {
             let [out_dim, in_dim] = matrix.shape;
             let [a, b] = Self::keys(&matrix.module);
             let rank = update.rank as usize;
-            [(a, [rank, in_dim]), (b, [out_dim, rank])]
+            [(a, vec![rank, in_dim]), (b, vec![out_dim, rank])]
         };
-        adapted.flat_map(of_matrix).collect()
+        let saved = lora.saved_tensors(config).into_iter();
+        let saved = saved.map(|spec| (Self::saved_key(&spec.name), spec.shape));
+        adapted.flat_map(of_matrix).chain(saved).collect()
+    }
+
+    /// The key of a tensor of the model that is trained whole.
+    pub fn saved_key(name: &str) -> String {
+        format!("{SAVED_PREFIX}{name}")
+    }
+
+    /// The name in the model of the tensor that a key of [`Self::saved_key`] is of.
+    pub fn saved_name(key: &str) -> Option<&str> {
+        let is_factor = key.contains(".lora_");
+        key.strip_prefix(SAVED_PREFIX).filter(|_| !is_factor)
     }
 
     /// Reads a PEFT folder, and checks it against its base model.
@@ -114,7 +130,7 @@ impl Adapter {
 /// Refuses an adapter that leaves out the experts of a model, as PEFT on transformers 5 makes it.
 fn check_experts(
     file: &TensorFile,
-    shapes: &BTreeMap<String, [usize; 2]>,
+    shapes: &BTreeMap<String, Vec<usize>>,
     model: &DecoderConfig,
 ) -> Result<(), ModelError> {
     let Some(experts) = &model.experts else {

@@ -30,7 +30,7 @@ const IGNORED: [&str; 13] = [
 ];
 
 /// Options that are read.
-const READ: [&str; 8] = [
+const READ: [&str; 9] = [
     "lora_alpha",
     "r",
     "target_modules",
@@ -39,6 +39,7 @@ const READ: [&str; 8] = [
     "layers_pattern",
     "rank_pattern",
     "alpha_pattern",
+    "modules_to_save",
 ];
 
 /// The remedy for whatever an adapter computes beyond `W + alpha / r * B A`.
@@ -153,6 +154,11 @@ impl ConfigFile<'_> {
             },
             rank_pattern: self.pattern("rank_pattern", &ranks, rank)?,
             alpha_pattern: self.pattern("alpha_pattern", "numbers above 0", alpha)?,
+            saved: match self.on("modules_to_save") {
+                None => Vec::new(),
+                Some(value) => texts(value)
+                    .ok_or_else(|| self.bad("modules_to_save", "must be a list of names"))?,
+            },
         })
     }
 

@@ -25,6 +25,9 @@ impl ExportSource for MergedModel<'_> {
     }
 
     fn rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
+        if let Some(whole) = self.adapter.tensors.get(&Adapter::saved_key(name)) {
+            return take(whole.rows_cols().0, whole.on_host()?.into_owned());
+        }
         let module = name.strip_suffix(".weight").unwrap_or(name);
         let factors = Adapter::keys(module).map(|key| self.adapter.tensors.get(&key));
         let [Some(a), Some(b)] = factors else {

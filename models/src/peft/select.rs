@@ -48,6 +48,8 @@ pub struct Selection {
     pub rank_pattern: Vec<(String, u32)>,
     /// `alpha_pattern`, likewise.
     pub alpha_pattern: Vec<(String, f64)>,
+    /// `modules_to_save`: ends of names of modules, from any letter on.
+    pub saved: Vec<String>,
 }
 
 /// What the options select.
@@ -84,6 +86,7 @@ impl Selection {
             layers_pattern: Vec::new(),
             rank_pattern: Vec::new(),
             alpha_pattern: Vec::new(),
+            saved: Vec::new(),
         }
     }
 
@@ -103,9 +106,11 @@ impl Selection {
     pub fn resolve(&self, model: &DecoderConfig) -> Result<Selected, BadSelection> {
         let mut matchers = Matchers::of(self)?;
         matchers.targets.refuse_others(model)?;
+        let saved = saved(&self.saved, model)?;
         let mut wrong = None;
         let spec = LoraSpec::of_model(model, |layer, matrix| {
-            if !matchers.selects(self, layer, matrix) {
+            let is_whole = saved.contains(&matrix.module) || matchers.is_within_saved(matrix);
+            if is_whole || !matchers.selects(self, layer, matrix) {
                 return None;
             }
             let shape = matchers.shape(self, &matrix.module);
@@ -122,10 +127,11 @@ impl Selection {
         if let Some(wrong) = wrong {
             return Err(wrong);
         }
-        let Some(spec) = spec else {
+        let Some(mut spec) = spec else {
             let expected = "with the other options it selects no projection of this model";
             return Err(bad("target_modules", self.targets.shown(), expected));
         };
+        spec.saved = saved;
         let unused = matchers.unused(self);
         Ok(Selected { spec, unused })
     }
@@ -244,6 +250,7 @@ struct Matchers<'a> {
     targets: Matcher<'a>,
     exclude: Option<Matcher<'a>>,
     layers: Vec<Regex>,
+    saved: Vec<Regex>,
     ranks: Patterns,
     alphas: Patterns,
 }
@@ -301,6 +308,10 @@ impl<'a> Matchers<'a> {
             let whole = format!(r"^(?:|.*?\.)(?:{text})\.(\d+)\.");
             regex("layers_pattern", text, &whole)
         });
+        let saved = selection.saved.iter().map(|text| {
+            let whole = format!(r"^(?:|.*\.)(?:{text})(?:$|\..*)");
+            regex("modules_to_save", text, &whole)
+        });
         let exclude = selection.exclude.as_ref();
         Ok(Self {
             targets: Matcher::of("target_modules", &selection.targets)?,
@@ -308,9 +319,16 @@ impl<'a> Matchers<'a> {
                 .map(|modules| Matcher::of("exclude_modules", modules))
                 .transpose()?,
             layers: layers.collect::<Result<_, _>>()?,
+            saved: saved.collect::<Result<_, _>>()?,
             ranks: Patterns::of("rank_pattern", &selection.rank_pattern)?,
             alphas: Patterns::of("alpha_pattern", &selection.alpha_pattern)?,
         })
+    }
+
+    /// Whether a matrix is within a module of `modules_to_save`, on which PEFT puts no update.
+    fn is_within_saved(&self, matrix: &LayerMatrix) -> bool {
+        let mut saved = self.saved.iter();
+        saved.any(|regex| hits(regex, &matrix.module))
     }
 
     fn selects(&mut self, selection: &Selection, layer: u32, matrix: &LayerMatrix) -> bool {
@@ -369,6 +387,33 @@ impl<'a> Matchers<'a> {
             .map(|((option, key), _)| (option, key.clone()))
             .collect()
     }
+}
+
+/// The modules that are trained whole: as in PEFT, those whose names end in one of `names`.
+fn saved(names: &[String], model: &DecoderConfig) -> Result<BTreeSet<String>, BadSelection> {
+    let own = model.modules_to_save();
+    let mut saved = BTreeSet::new();
+    for name in names {
+        let fits = own.iter().filter(|module| module.ends_with(name));
+        let fits: Vec<&String> = fits.filter(|_| !name.is_empty()).collect();
+        if fits.is_empty() {
+            let last: BTreeSet<&str> = own
+                .iter()
+                .filter_map(|module| module.rsplit('.').next())
+                .collect();
+            let last: Vec<&str> = last.into_iter().collect();
+            let tied = match model.tie_embeddings {
+                true => "; its embedding is its head, and stays as it is",
+                false => "",
+            };
+            let last = last.join(", ");
+            let expected =
+                format!("modules of this model that can be trained whole are {last}{tied}");
+            return Err(bad("modules_to_save", name, expected));
+        }
+        saved.extend(fits.into_iter().cloned());
+    }
+    Ok(saved)
 }
 
 /// Whether a module has a name, or ends in it from a `.` on.

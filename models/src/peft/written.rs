@@ -23,16 +23,19 @@ pub struct ShapeOptions {
     pub rank_pattern: BTreeMap<String, u32>,
     /// `alpha_pattern`: modules of another alpha.
     pub alpha_pattern: BTreeMap<String, Value>,
+    /// `modules_to_save`: modules that are trained whole.
+    pub modules_to_save: Option<Vec<String>>,
 }
 
 impl ShapeOptions {
     /// Those of updates on `targets`, by the names of the projections, of the shape `common` but
-    /// for `others`; `modules` are all that have one.
+    /// for `others`; `modules` are all that have one, and `saved` are trained whole.
     pub fn new(
         common: UpdateShape,
         targets: Vec<String>,
         others: &BTreeMap<String, Option<UpdateShape>>,
         modules: impl Iterator<Item = String>,
+        saved: Vec<String>,
     ) -> Self {
         let is_partial = others.values().any(Option::is_none);
         let other = |(module, shape): (&String, &Option<UpdateShape>)| {
@@ -56,6 +59,7 @@ impl ShapeOptions {
             alpha_pattern: alphas
                 .map(|(name, shape)| (name.clone(), json_alpha(shape.alpha)))
                 .collect(),
+            modules_to_save: (!saved.is_empty()).then_some(saved),
         }
     }
 }
@@ -82,7 +86,7 @@ struct Written<'a> {
     layers_to_transform: Option<()>,
     lora_alpha: Value,
     lora_dropout: f32,
-    modules_to_save: Option<()>,
+    modules_to_save: Option<Vec<String>>,
     peft_type: &'a str,
     r: u32,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -104,7 +108,10 @@ pub(super) fn write(
     let targets = targets.map(|target| model.projection_name(*target).to_string());
     let modules = lora.adapted(model).into_iter();
     let modules = modules.map(|adapted| adapted.matrix.module);
-    let shape = ShapeOptions::new(lora.common, targets.collect(), &lora.others, modules);
+    let shape = {
+        let saved = lora.saved.iter().cloned().collect();
+        ShapeOptions::new(lora.common, targets.collect(), &lora.others, modules, saved)
+    };
     let written = Written {
         alpha_pattern: shape.alpha_pattern,
         auto_mapping: None,
@@ -116,7 +123,7 @@ pub(super) fn write(
         layers_to_transform: None,
         lora_alpha: shape.lora_alpha,
         lora_dropout: 0.0,
-        modules_to_save: None,
+        modules_to_save: shape.modules_to_save,
         peft_type: "LORA",
         r: shape.r,
         rank_pattern: shape.rank_pattern,

@@ -44,7 +44,6 @@ ADAPTERS = {
         "target_modules": r"model\.layers\.[01]\.(self_attn|mlp)\.(?!gate)(v|up|down)_proj", "lora_alpha": 3,
         "rank_pattern": {"layers.1.self_attn.v_proj": 4},
     },
-    "llama-dora": {"use_dora": True, "rank_pattern": {"v_proj": 3}},
     "llama-saved": {
         "target_modules": ["q_proj", "v_proj", "down_proj"],
         "modules_to_save": ["embed_tokens", "lm_head", "norm", "layers.1.input_layernorm", "layers.1.mlp.up_proj"],
@@ -52,7 +51,7 @@ ADAPTERS = {
 }
 
 FAMILIES = {
-    **{name: {**SMALLER, "model_type": "llama", "num_hidden_layers": 3, "attention_bias": name == "llama-dora"}
+    **{name: {**SMALLER, "model_type": "llama", "num_hidden_layers": 3}
        for name in ADAPTERS},
     "llama-yarn": {
         "model_type": "llama", "head_dim": 10, "attention_bias": True, "mlp_bias": True,

@@ -56,8 +56,8 @@ fn adapter(config: &DecoderConfig) -> Adapter {
 
 fn of_spec(config: &DecoderConfig, lora: LoraSpec) -> Adapter {
     let values = &tensors(config)["model.embed_tokens.weight"];
-    let make = |(name, shape): (String, [usize; 2])| {
-        let data = values.data()[..shape[0] * shape[1]].to_vec();
+    let make = |(name, shape): (String, Vec<usize>)| {
+        let data = values.data()[..shape.iter().product::<usize>()].to_vec();
         (name, concord_kernels::Tensor::new(&shape, data).unwrap())
     };
     let tensors = Adapter::shapes(config, &lora).into_iter().map(make);
@@ -124,7 +124,6 @@ fn options_that_change_the_result_are_refused_by_name() {
         ("bias", json!("all")),
         ("peft_type", json!("IA3")),
         ("init_lora_weights", json!("pissa")),
-        ("modules_to_save", json!(["lm_head"])),
         ("task_type", json!("SEQ_CLS")),
         ("init_lora_weights", json!("pissa_niter_4")),
         ("init_lora_weights", json!("olora")),
@@ -282,6 +281,7 @@ fn an_adapter_whose_updates_differ_comes_back_as_peft_names_them() {
     let name = |layer, projection| config.module_path(layer, projection);
     let shape = |rank, alpha| Some(UpdateShape { rank, alpha });
     lora.targets.insert(Projection::V);
+    lora.saved = ["model.norm".to_string(), name(1, Projection::O)].into();
     lora.others = [
         (name(0, Projection::Q), shape(3, 2.5)),
         (name(1, Projection::V), shape(2, 8.0)),
@@ -296,6 +296,10 @@ fn an_adapter_whose_updates_differ_comes_back_as_peft_names_them() {
     let file: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert_eq!(file["rank_pattern"], json!({ name(0, Projection::Q): 3 }));
     assert_eq!(file["alpha_pattern"], json!({ name(1, Projection::V): 8 }));
+    assert_eq!(
+        file["modules_to_save"],
+        json!(["model.layers.1.self_attn.o_proj", "model.norm"])
+    );
     let modules = file["target_modules"].as_array().unwrap();
     assert_eq!(modules.len(), 5);
     assert!(!modules.contains(&json!(name(0, Projection::Down))));

@@ -19,6 +19,8 @@ pub struct LoraUpdates {
     pub targets: Vec<String>,
     /// Matrices of these projections that differ, in the order of their modules.
     pub others: Vec<OtherUpdate>,
+    /// Modules that are trained whole beside the updates, such as `lm_head`, sorted.
+    pub saved: Vec<String>,
 }
 
 /// A matrix whose update is not of the common shape.
@@ -62,6 +64,9 @@ impl LoraUpdates {
         let in_order = |pair: &[OtherUpdate]| pair[0].module < pair[1].module;
         if !self.others.windows(2).all(in_order) {
             return Err("other updates are not in the order of their modules".to_string());
+        }
+        if !self.saved.windows(2).all(|pair| pair[0] < pair[1]) {
+            return Err("modules that are trained whole are not in order".to_string());
         }
         if self.others.iter().any(|other| other.update == Some(common)) {
             return Err("an update is listed that has the common shape".to_string());

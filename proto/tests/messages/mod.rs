@@ -248,6 +248,7 @@ impl Source {
                     alpha: s.bits(),
                 }),
             }),
+            saved: self.list(Self::text),
         }
     }
 

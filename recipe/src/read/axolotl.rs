@@ -8,7 +8,7 @@ use crate::length::{Length, Saves, StepsRule, Warmup};
 use crate::resolved::{Rules, TokenRole};
 
 /// Keys of LoRA.
-const LORA: [&str; 11] = [
+const LORA: [&str; 12] = [
     "lora_r",
     "lora_alpha",
     "lora_dropout",
@@ -19,6 +19,7 @@ const LORA: [&str; 11] = [
     "lora_alpha_pattern",
     "peft_layers_to_transform",
     "peft_layers_pattern",
+    "lora_modules_to_save",
     "lora_model_dir",
 ];
 
@@ -151,6 +152,7 @@ fn lora(b: &mut JobBuilder) {
     }
     common::shape(b, &SHAPE);
     b.copy("lora_dropout", "lora_dropout");
+    common::saved(b, "lora_modules_to_save");
     let linear = b.flag("lora_target_linear") == Some(true);
     let has_targets = b
         .names("lora_target_modules")

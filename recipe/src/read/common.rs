@@ -214,6 +214,18 @@ pub fn alpha(b: &mut JobBuilder, key: &str, rslora: &str, default: Option<f64>) 
     }
 }
 
+/// Modules that are trained whole beside the adapter: a list, or a text with commas.
+pub fn saved(b: &mut JobBuilder, key: &str) {
+    match b.names(key) {
+        None => {}
+        Some(names) if names.is_empty() => b.idle(key, "it is empty"),
+        Some(names) => {
+            let names: Vec<Value> = names.into_iter().map(Value::from).collect();
+            b.put("lora_modules_to_save", names, b.from(key, ""));
+        }
+    }
+}
+
 /// Keys that say where an adapter is and of which shape. An empty value is as good as no key.
 pub fn shape(b: &mut JobBuilder, keys: &[(&str, &'static str)]) {
     for (key, own) in keys {

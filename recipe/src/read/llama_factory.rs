@@ -6,12 +6,13 @@ use crate::Files;
 use crate::builder::JobBuilder;
 
 /// Keys of LoRA.
-const LORA: [&str; 6] = [
+const LORA: [&str; 7] = [
     "lora_rank",
     "lora_alpha",
     "lora_dropout",
     "lora_target",
     "use_rslora",
+    "additional_target",
     "adapter_name_or_path",
 ];
 
@@ -97,4 +98,5 @@ fn lora(b: &mut JobBuilder) {
     }
     b.copy("lora_dropout", "lora_dropout");
     common::targets(b, "lora_target", None);
+    common::saved(b, "additional_target");
 }

@@ -6,11 +6,12 @@ use crate::builder::JobBuilder;
 use crate::resolved::TokenRole;
 
 /// Keys of LoRA.
-const LORA: [&str; 5] = [
+const LORA: [&str; 6] = [
     "lora_r",
     "lora_alpha",
     "lora_target_modules",
     "use_rslora",
+    "lora_modules_to_save",
     "lora_dropout",
 ];
 
@@ -58,4 +59,5 @@ fn lora(b: &mut JobBuilder) {
     common::alpha(b, "lora_alpha", "use_rslora", Some(32.0));
     common::targets(b, "lora_target_modules", Some(&["q_proj", "v_proj"]));
     b.copy_or("lora_dropout", "lora_dropout", 0.05);
+    common::saved(b, "lora_modules_to_save");
 }

@@ -7,7 +7,7 @@ const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 /// The job: what is trained, for how long, and how.
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 96] = [
+pub(super) const ROWS: [KeyRow; 97] = [
     row("base_model", Same("base_model")),
     row("learning_rate", Same("learning_rate")),
     row("output_dir", Same("output_dir")),
@@ -92,7 +92,8 @@ pub(super) const ROWS: [KeyRow; 96] = [
     row("lora_dropout", gaps::DROPOUT),
     row("peft_use_dora", gaps::DORA),
     row("peft_init_lora_weights loftq_bits loftq_config peft", gaps::FIRST_VALUES),
-    row("lora_modules_to_save peft_trainable_token_indices", gaps::MODULES_TO_SAVE),
+    row("lora_modules_to_save", Read("`lora_modules_to_save`")),
+    row("peft_trainable_token_indices", gaps::SOME_TOKENS),
     row("peft_layer_replication", gaps::REPEATED_LAYERS),
     row("peft_ensure_weight_tying peft_autocast_adapter_dtype lora_fan_in_fan_out",
         Idle("it changes nothing for the projections that are adapted")),

@@ -64,10 +64,10 @@ pub const RATES: Treat = Unless {
     set: "null",
 };
 
-/// Modules that are trained whole beside an adapter.
-pub const MODULES_TO_SAVE: Treat = Unless {
+/// Rows of the embedding that are trained alone.
+pub const SOME_TOKENS: Treat = Unless {
     values: &[""],
-    else_: "beside the adapter nothing is trained: remove it, or train every weight",
+    else_: "the embedding is trained whole (lora_modules_to_save), or not: remove it",
     set: "null",
 };
 

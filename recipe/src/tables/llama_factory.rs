@@ -27,7 +27,7 @@ pub(super) const ROWS: [KeyRow; 56] = [
     row("use_dora", gaps::DORA),
     row("pissa_init pissa_iter pissa_convert", gaps::FIRST_VALUES),
     row("loraplus_lr_ratio loraplus_lr_embedding", gaps::RATES),
-    row("additional_target", gaps::MODULES_TO_SAVE),
+    row("additional_target", Read("`lora_modules_to_save`")),
     row("create_new_adapter", Unless { values: OFF, set: "false",
         else_: "an adapter is trained on, or begun: remove it or adapter_name_or_path" }),
     row("adapter_name_or_path", Read("`initial_adapter`, one")),

@@ -47,7 +47,7 @@ const fn row(keys: &'static str, treat: Treat) -> KeyRow {
 }
 
 /// Concord's own keys at the top of a file.
-pub const OWN_KEYS: [&str; 62] = [
+pub const OWN_KEYS: [&str; 63] = [
     "base_model",
     "load_in_4bit",
     "bnb_4bit_quant_type",
@@ -64,6 +64,7 @@ pub const OWN_KEYS: [&str; 62] = [
     "lora_alpha_pattern",
     "peft_use_rslora",
     "lora_dropout",
+    "lora_modules_to_save",
     "initial_adapter",
     "sequence_len",
     "sample_packing",

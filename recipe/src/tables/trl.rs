@@ -14,7 +14,7 @@ pub(super) const ROWS: [KeyRow; 37] = [
         `all-linear` is all")),
     row("use_rslora", Read("`peft_use_rslora`")),
     row("use_dora", gaps::DORA),
-    row("lora_modules_to_save", gaps::MODULES_TO_SAVE),
+    row("lora_modules_to_save", Read("`lora_modules_to_save`")),
     row("lora_target_parameters", gaps::PARAMETERS),
     row("lora_task_type", Unless { values: &["causal_lm", ""], set: "null",
         else_: "a language model is trained: remove it" }),

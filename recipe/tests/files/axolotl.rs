@@ -143,7 +143,8 @@ fn axolotl_without_an_adapter_trains_every_weight() {
 #[test]
 fn axolotl_shapes_of_adapters() {
     let more = "peft_use_rslora: false\nlora_rank_pattern: {q_proj: 4}\nlora_alpha_pattern: {}\n\
-                peft_layers_to_transform: [0, 1]\npeft_layers_pattern: layers\n";
+                peft_layers_to_transform: [0, 1]\npeft_layers_pattern: layers\n\
+                lora_modules_to_save: [embed_tokens, lm_head]\n";
     let found = job(&(AXOLOTL.to_string() + more));
     values(
         &found,
@@ -151,6 +152,7 @@ fn axolotl_shapes_of_adapters() {
             ("lora_rank_pattern", "{\"q_proj\":4}"),
             ("peft_layers_to_transform", "[0,1]"),
             ("peft_layers_pattern", "layers"),
+            ("lora_modules_to_save", "[embed_tokens,lm_head]"),
         ],
     );
     assert!(found.setting("peft_use_rslora").is_none());

@@ -394,6 +394,10 @@ fn initial_state(
     for (index, tensor) in tensors.iter().enumerate() {
         let value = match (&given, job.adapter) {
             (None, AdapterKind::Full) => blobs.first_value(folder, &tensor.name)?,
+            (None, AdapterKind::Lora) if Adapter::saved_name(&tensor.name).is_some() => {
+                let name = Adapter::saved_name(&tensor.name).unwrap_or(&tensor.name);
+                blobs.first_value(folder, name)?
+            }
             (given, _) => {
                 let mut value = match given {
                     Some(given) => given[&tensor.name].clone(),

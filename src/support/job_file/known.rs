@@ -150,7 +150,7 @@ pub(super) const LONGEST: &str = "longest";
 
 /// Every key, in the order of the help page.
 #[rustfmt::skip]
-pub(super) const KEYS: [Key; 93] = [
+pub(super) const KEYS: [Key; 94] = [
     key(Job, "base_model", Model, Refused, "the model that is tuned"),
     key(Job, "load_in_4bit", Flag, Is("false"),
         "whether the matrices of the layers are quantised to 4 bits as they are read: QLoRA; what \
@@ -261,6 +261,9 @@ pub(super) const KEYS: [Key; 93] = [
         "other values of lora_alpha, likewise"),
     key(Job, "peft_use_rslora", Flag, Is("false"),
         "whether updates are scaled by lora_alpha / sqrt(rank) instead"),
+    key(Job, "lora_modules_to_save", NameOrNames, Means("none"),
+        "modules that are trained whole beside the adapter, and saved with it: ends of names, such \
+         as lm_head, embed_tokens or norm"),
     key(Job, "initial_adapter", Path, Means("a fresh adapter, drawn from seed"),
         "a PEFT folder from which the training starts"),
     key(Job, "sequence_len", WholeOr(2, 1 << 20, LONGEST), Refused,

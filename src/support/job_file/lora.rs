@@ -14,7 +14,7 @@ pub(super) const LORA_R: u32 = 8;
 pub(super) const LORA_ALPHA: f32 = 16.0;
 
 /// Keys of LoRA, which have no effect in a full fine-tune.
-pub(super) const KEYS: [&str; 9] = [
+pub(super) const KEYS: [&str; 10] = [
     "lora_r",
     "lora_alpha",
     "lora_target_modules",
@@ -24,6 +24,7 @@ pub(super) const KEYS: [&str; 9] = [
     "lora_rank_pattern",
     "lora_alpha_pattern",
     "peft_use_rslora",
+    "lora_modules_to_save",
 ];
 
 /// The keys, as they were given.
@@ -53,6 +54,8 @@ impl LoraKeys {
         others.rank_pattern = ranks.unwrap_or_default();
         let alphas = keys.value_if("lora_alpha_pattern", modules::alphas)?;
         others.alpha_pattern = alphas.unwrap_or_default();
+        let saved = keys.value_if("lora_modules_to_save", modules::texts)?;
+        others.saved = saved.unwrap_or_default();
         others.is_rank_stabilised = keys.flag("peft_use_rslora")?;
         let given = KEYS[3..].iter().copied();
         let read = Self {
@@ -184,6 +187,7 @@ fn key(option: &str) -> &'static str {
         "layers_pattern" => "peft_layers_pattern",
         "rank_pattern" => "lora_rank_pattern",
         "alpha_pattern" => "lora_alpha_pattern",
+        "modules_to_save" => "lora_modules_to_save",
         _ => "lora_target_modules",
     }
 }

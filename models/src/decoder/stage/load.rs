@@ -86,7 +86,7 @@ impl Stage {
     pub(super) fn set(&mut self, name: &str, value: &Tensor) -> Result<(), KernelError> {
         let options = &self.options;
         let device = &options.device;
-        if name == options.config.parts().embed_weight()
+        if name == options.trained_name(&options.embed_name())
             && let Some(table) = &mut self.embed
         {
             *table = Embedding::Table(device.place(value.clone())?);
@@ -175,8 +175,13 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
+    /// The trained value of a tensor of the model, if there is one.
+    fn value(&self, name: &str) -> Option<&Tensor> {
+        self.values.value(&self.options.trained_name(name))
+    }
+
     fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
-        match self.values.value(name) {
+        match self.value(name) {
             Some(value) => Ok(value.clone()),
             None => self.source.tensor(name),
         }
@@ -290,9 +295,9 @@ impl Loader<'_> {
                 false => None,
             },
             eps: config.norm_eps,
-            name,
-            bias_name,
-            trains: self.options.trains_all,
+            trains: self.options.trains(&name),
+            name: self.options.trained_name(&name),
+            bias_name: self.options.trained_name(&bias_name),
         })
     }
 
@@ -312,9 +317,9 @@ impl Loader<'_> {
             weight: self.weight(&name)?,
             bias,
             lora: self.lora(matrix)?,
-            name,
-            bias_name,
-            trains_weight: self.options.trains_all,
+            trains_weight: self.options.trains(&name),
+            name: self.options.trained_name(&name),
+            bias_name: self.options.trained_name(&bias_name),
         })
     }
 
@@ -360,11 +365,11 @@ impl Loader<'_> {
                 true => Some(self.placed(&parts.head_bias())?),
                 false => None,
             },
-            bias_name: parts.head_bias(),
-            name,
+            bias_name: self.options.trained_name(&parts.head_bias()),
+            trains: self.options.trains(&name),
+            name: self.options.trained_name(&name),
             multiplier: config.logit_multiplier,
             soft_cap: config.logit_soft_cap,
-            trains: self.options.trains_all,
             end: if tied {
                 TensorUse::TiedHead
             } else {
@@ -392,7 +397,7 @@ impl Loader<'_> {
     /// trained. A GPU gets codes of every matrix.
     fn packed(&self, name: &str) -> Result<Option<PackedRows>, ModelError> {
         let options = self.options;
-        let is_frozen = !options.trains_all && self.values.value(name).is_none();
+        let is_frozen = !options.trains(name) && self.value(name).is_none();
         if !is_frozen || matches!(options.device, Device::Cuda(_)) {
             return Ok(None);
         }
@@ -418,7 +423,7 @@ impl Loader<'_> {
 
     /// The codes of a matrix.
     fn coded(&self, name: &str) -> Result<Coded, ModelError> {
-        if let Some(value) = self.values.value(name) {
+        if let Some(value) = self.value(name) {
             return Ok(self.code(value)?);
         }
         if matches!(self.options.device, Device::Cuda(_)) {

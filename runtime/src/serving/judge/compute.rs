@@ -78,7 +78,7 @@ fn check_adapter(case: &AnswerCase<'_>, checked: &CheckedReceipt) -> Result<(), 
     };
     let shapes = Adapter::shapes(&case.config, &adapter.lora);
     for (name, shape) in shapes {
-        if adapter.tensors.get(&name).map(Tensor::shape) != Some(&shape) {
+        if adapter.tensors.get(&name).map(Tensor::shape) != Some(&shape[..]) {
             let why = format!("the adapter's {name} is missing or has another shape");
             return Err(Stop::inconclusive(why));
         }

@@ -62,7 +62,7 @@ impl JudgedAdapter {
         manifest: &AdapterManifest,
         tensors: BTreeMap<String, Tensor>,
     ) -> Result<Self, RuntimeError> {
-        let lora = spec::lora(&manifest.lora)?;
+        let lora = spec::served_lora(&manifest.lora)?;
         Ok(Self { lora, tensors })
     }
 }

@@ -212,7 +212,7 @@ pub(crate) async fn adapter_tensors(
     adapter: Digest,
 ) -> Result<(LoraSpec, BTreeMap<String, Tensor>), RuntimeError> {
     let manifest: AdapterManifest = blobs.get_value(adapter, "adapter").await?;
-    let lora = spec::lora(&manifest.lora)?;
+    let lora = spec::served_lora(&manifest.lora)?;
     let mut tensors = BTreeMap::new();
     for ModelTensor { name, blob, bytes } in manifest.tensors {
         let found = blobs.get(blob).await?;
