@@ -19,8 +19,8 @@ mod layernorm;
 mod lengths;
 mod logprobs;
 mod matmul;
+mod noise;
 mod pages;
-mod random;
 mod reduce;
 mod rmsnorm;
 mod rope;
@@ -110,7 +110,7 @@ pub fn cases(size: CaseSize) -> Vec<OperationCase> {
         adamw::cases(size),
         adamw_8bit::cases(size),
         elementwise::cases(),
-        random::cases(),
+        noise::cases(),
         reduce::cases(),
         blake3::cases(size),
         sample::cases(size),

@@ -17,6 +17,7 @@ mod gpus;
 mod keys;
 mod layernorm;
 mod matmul;
+mod noise;
 mod reduce;
 mod rmsnorm;
 mod rope;

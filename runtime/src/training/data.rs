@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use concord_kernels::ops::Lengths;
 use concord_models::config::DecoderConfig;
-use concord_models::decoder::{Batch, Regularization};
+use concord_models::decoder::{Batch, StepRegularization};
 use concord_proto::manifest::DataManifest;
 use concord_proto::{BatchPlan, Digest, JobSpec, SequenceEntry, TrainingSequence};
 
@@ -19,7 +19,7 @@ pub struct DataSource {
     manifest: Arc<DataManifest>,
     order: BatchPlan,
     /// How batches are regularised, but for the step.
-    regularization: Regularization,
+    regularization: StepRegularization,
     vocab: usize,
     /// Chunks that have been fetched.
     here: BTreeSet<Digest>,
@@ -92,7 +92,7 @@ impl DataSource {
         }
         let (lengths, documents) = (Lengths::new(lengths), Lengths::new(all.documents));
         let mut batch = Batch::new(lengths, documents, all.tokens, &all.mask);
-        batch.regularization = Regularization {
+        batch.regularization = StepRegularization {
             step,
             ..self.regularization
         };
