@@ -9,7 +9,7 @@ use concord_kernels::coded::Precision;
 use concord_kernels::ops::{Lengths, sample::Sampling, tree_sum};
 use concord_kernels::{Device, Tensor};
 use concord_models::decoder::{
-    Batch, Gradients, LoraSpec, Precisions, Regularization, Stage, StageInput, StageOptions,
+    Batch, Gradients, LoraSpec, Precisions, Stage, StageInput, StageOptions, StepRegularization,
 };
 use concord_models::generate::Generator;
 use concord_models::peft::Adapter;
@@ -340,7 +340,7 @@ fn merge(folder: &ModelFolder, adapter: &Adapter, scale: f32) -> BTreeMap<String
 }
 
 /// As `make_regularization.py` has it: settings, loss, gradient norm.
-const REGULARIZED: [(Regularization, [f32; 2]); 7] = [
+const REGULARIZED: [(StepRegularization, [f32; 2]); 7] = [
     (regularized(0.0, 0.0, 0.0, 0.0), [26.4667, 14.2242]),
     (regularized(0.1, 0.0, 0.0, 0.0), [26.4936, 14.2485]),
     (regularized(0.5, 0.0, 0.0, 0.0), [26.4291, 14.1884]),
@@ -350,8 +350,8 @@ const REGULARIZED: [(Regularization, [f32; 2]); 7] = [
     (regularized(0.3, 5.0, 0.2, 0.01), [26.5073, 14.1963]),
 ];
 
-const fn regularized(dropout: f32, noise: f32, smoothing: f32, z_loss: f32) -> Regularization {
-    Regularization {
+const fn regularized(dropout: f32, noise: f32, smoothing: f32, z_loss: f32) -> StepRegularization {
+    StepRegularization {
         lora_dropout: dropout,
         embedding_noise: noise,
         label_smoothing: smoothing,

@@ -9,12 +9,13 @@ use concord_kernels::ops::Lengths;
 use concord_kernels::{Device, Tensor};
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::{
-    Batch, Gradients, Keeps, LoraSpec, Precisions, Regularization, Stage, StageInput, StageOptions,
+    Batch, Gradients, Keeps, LoraSpec, Precisions, Stage, StageInput, StageOptions,
+    StepRegularization,
 };
 use concord_models::golden::{MadeModel, tiny_experts, tiny_llama};
 use concord_models::peft::Adapter;
 
-const ALL: Regularization = Regularization {
+const ALL: StepRegularization = StepRegularization {
     lora_dropout: 0.3,
     embedding_noise: 5.0,
     label_smoothing: 0.1,
@@ -72,7 +73,7 @@ fn tokens() -> Vec<u32> {
     (0..count).map(|at| (at * at * 31 + at * 7) % 61).collect()
 }
 
-fn packed(regularization: Regularization) -> Batch {
+fn packed(regularization: StepRegularization) -> Batch {
     let mask = vec![1; tokens().len()];
     let [sequences, documents] = [SEQUENCES.to_vec(), DOCUMENTS.to_vec()].map(Lengths::new);
     Batch {
@@ -126,8 +127,8 @@ fn every_setting_changes_the_result() {
     let factors = factors(&tiny_llama());
     let stage = stage(tiny_llama(), Device::cpu(2), Some(&factors));
     let run = |regularization| bits(computed(&stage, &packed(regularization), Keeps::Tapes));
-    let none = Regularization::default();
-    let one = |change: fn(&mut Regularization)| {
+    let none = StepRegularization::default();
+    let one = |change: fn(&mut StepRegularization)| {
         let mut one = ALL;
         change(&mut one);
         run(one)
@@ -145,7 +146,7 @@ fn every_setting_changes_the_result() {
     ];
     let distinct: std::collections::BTreeSet<_> = others.iter().collect();
     assert_eq!(distinct.len(), others.len());
-    let seeded = Regularization {
+    let seeded = StepRegularization {
         seed: 9,
         step: 4,
         ..none
@@ -178,22 +179,22 @@ fn a_document_has_the_gradients_that_it_has_alone() {
 /// Along its gradient the loss changes as the gradient says, within what operands of 16 bits allow.
 #[test]
 fn gradients_are_those_of_the_loss() {
-    let none = Regularization::default();
+    let none = StepRegularization::default();
     let cases = [
         none,
-        Regularization {
+        StepRegularization {
             lora_dropout: 0.4,
             ..none
         },
-        Regularization {
+        StepRegularization {
             embedding_noise: 8.0,
             ..none
         },
-        Regularization {
+        StepRegularization {
             label_smoothing: 0.3,
             ..none
         },
-        Regularization {
+        StepRegularization {
             z_loss: 0.05,
             ..none
         },

@@ -7,7 +7,7 @@ use concord_kernels::Device;
 use concord_kernels::coded::Precision;
 use concord_models::config::{Cut, DecoderConfig, Projection, Span, TensorPlace, UpdateShape};
 use concord_models::decoder::{
-    LoraSpec, Precisions, Regularization, StageOptions, Trainable, TrainableTensor,
+    LoraSpec, Precisions, StageOptions, StepRegularization, Trainable, TrainableTensor,
 };
 use concord_models::train::{
     Curve, FromZero, LearningRate, MomentForm, OptimizerSettings, StepRule,
@@ -198,9 +198,9 @@ pub fn stage_options(
 }
 
 /// How the batches of a step are regularised.
-pub fn regularization(spec: &JobSpec, step: u32) -> Regularization {
+pub fn regularization(spec: &JobSpec, step: u32) -> StepRegularization {
     let of_job = &spec.regularization;
-    Regularization {
+    StepRegularization {
         lora_dropout: of_job.lora_dropout.get(),
         embedding_noise: of_job.embedding_noise.get(),
         label_smoothing: of_job.label_smoothing.get(),

@@ -20,8 +20,8 @@ mod lengths;
 mod lion;
 mod logprobs;
 mod matmul;
+mod noise;
 mod pages;
-mod random;
 mod reduce;
 mod rmsnorm;
 mod rope;
@@ -114,7 +114,7 @@ pub fn cases(size: CaseSize) -> Vec<OperationCase> {
         lion::cases(size),
         sgd::cases(size),
         elementwise::cases(),
-        random::cases(),
+        noise::cases(),
         reduce::cases(),
         blake3::cases(size),
         sample::cases(size),

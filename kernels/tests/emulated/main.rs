@@ -18,6 +18,7 @@ mod keys;
 mod layernorm;
 mod lion;
 mod matmul;
+mod noise;
 mod reduce;
 mod rmsnorm;
 mod rope;

@@ -31,7 +31,7 @@ mod weight_bytes;
 pub use cache::KvCache;
 pub use gradients::{GradientKey, Gradients, TensorUse};
 pub use head::HeadLoss;
-pub use random::Regularization;
+pub use random::StepRegularization;
 pub use serve::{PassInput, PassOutput, StageAdapter, StageRun};
 pub use source::TensorSource;
 pub use stage::{Batch, Keeps, Precisions, Stage, StageInput, StageOptions, StageTape};

@@ -3,10 +3,9 @@
 //! document's tokens, the position and the column: so neither cuts, batches nor packing change one.
 
 use concord_kernels::coded::Coded;
-use concord_kernels::ops::{Dropout, LossForm, RandomRows};
+use concord_kernels::ops::{Dropout, Lengths, LossForm, RandomRows};
 use concord_kernels::{Device, Ids, KernelError, Tensor};
 
-use super::stage::Batch;
 use crate::config::DecoderConfig;
 
 /// Domains of the keys: a document's and a tensor's.
@@ -18,7 +17,7 @@ const NOISE: &str = "embedding noise";
 
 /// How a batch is regularised. By default it is not.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Regularization {
+pub struct StepRegularization {
     /// The share of the inputs of low-rank updates that is dropped, to 1/65,536.
     pub lora_dropout: f32,
     /// NEFTune's alpha: embeddings get noise in `+-alpha / sqrt(tokens of the document * hidden)`.
@@ -33,7 +32,7 @@ pub struct Regularization {
     pub step: u32,
 }
 
-impl Regularization {
+impl StepRegularization {
     /// The loss.
     pub(super) fn loss(&self) -> LossForm {
         LossForm {
@@ -66,21 +65,25 @@ fn first_word(key: [u8; 32]) -> u64 {
 /// The random numbers of a batch.
 #[derive(Clone, Debug)]
 pub(super) struct BatchRandom {
-    of: Regularization,
+    of: StepRegularization,
     /// `[m, 3]`, as [`RandomRows`] takes them.
     tokens: Ids,
 }
 
 impl BatchRandom {
-    /// Those of a batch; `None` where nothing is drawn.
-    pub(super) fn of(device: &Device, batch: &Batch) -> Result<Option<Self>, KernelError> {
-        let of = batch.regularization;
+    /// Those of the tokens of these documents; `None` where nothing is drawn.
+    pub(super) fn new(
+        device: &Device,
+        of: StepRegularization,
+        documents: &Lengths,
+        ids: &[u32],
+    ) -> Result<Option<Self>, KernelError> {
         if of.dropped() == 0 && of.embedding_noise == 0.0 {
             return Ok(None);
         }
-        let mut tokens = Vec::with_capacity(3 * batch.tokens.len());
-        for range in batch.documents.ranges() {
-            let bytes = batch.tokens[range].iter().flat_map(|id| id.to_le_bytes());
+        let mut tokens = Vec::with_capacity(3 * ids.len());
+        for range in documents.ranges() {
+            let bytes = ids[range].iter().flat_map(|id| id.to_le_bytes());
             let bytes: Vec<u8> = bytes.collect();
             let document = first_word(blake3::derive_key(DOCUMENT, &bytes));
             let (low, high) = (document as u32, (document >> 32) as u32);
@@ -105,15 +108,15 @@ impl BatchRandom {
         &self,
         device: &Device,
         config: &DecoderConfig,
-        batch: &Batch,
+        documents: &Lengths,
         x: &mut Tensor,
     ) -> Result<(), KernelError> {
         if self.of.embedding_noise == 0.0 {
             return Ok(());
         }
         let alpha = f64::from(self.of.embedding_noise) * config.noise_multiplier();
-        let mut reach = Vec::with_capacity(batch.tokens.len());
-        for range in batch.documents.ranges() {
+        let mut reach = Vec::with_capacity(x.rows_cols().0);
+        for range in documents.ranges() {
             let elements = (range.len() * config.hidden) as f64;
             let of_each = (alpha / elements.sqrt()) as f32;
             reach.extend(range.map(|_| of_each));

@@ -20,7 +20,7 @@ use super::head::{HeadLoss, OutputHead};
 use super::layer_rest::LayerRest;
 use super::linear::Backward;
 use super::pass::{CachePass, MicrobatchPass, PassContext};
-use super::random::{BatchRandom, Drops, Regularization};
+use super::random::{BatchRandom, Drops, StepRegularization};
 use super::targets::next_tokens;
 use super::values::Values;
 use crate::config::{DecoderConfig, LoraSpec, Span};
@@ -108,7 +108,7 @@ pub struct Batch {
     /// The token that each position predicts; `None` where the loss does not count it.
     pub targets: Vec<Option<u32>>,
     /// Dropout, noise and terms of the loss: none, unless a step of training sets them.
-    pub regularization: Regularization,
+    pub regularization: StepRegularization,
 }
 
 impl Batch {
@@ -120,7 +120,7 @@ impl Batch {
             sequences,
             documents,
             tokens,
-            regularization: Regularization::default(),
+            regularization: StepRegularization::default(),
         }
     }
 
@@ -257,10 +257,11 @@ impl Stage {
         let device = &self.options.device;
         let _activations = device.account(MemoryPurpose::Activations);
         let positions = device.ids(&batch.documents.positions())?;
-        let random = BatchRandom::of(device, batch)?;
+        let (documents, ids) = (&batch.documents, &batch.tokens);
+        let random = BatchRandom::new(device, batch.regularization, documents, ids)?;
         let (mut x, tokens) = self.enter(&batch.tokens, input)?;
         if let (Some(random), true) = (&random, self.is_first()) {
-            random.add_noise(device, &self.options.config, batch, &mut x)?;
+            random.add_noise(device, &self.options.config, documents, &mut x)?;
         }
         let mut pass = MicrobatchPass {
             context: PassContext {

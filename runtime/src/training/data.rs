@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use concord_kernels::ops::Lengths;
 use concord_models::config::DecoderConfig;
-use concord_models::decoder::{Batch, Regularization};
+use concord_models::decoder::{Batch, StepRegularization};
 use concord_proto::StepWork;
 use concord_proto::manifest::DataManifest;
 use concord_proto::{BatchPlan, Digest, JobSpec, SequenceEntry, TrainingSequence};
@@ -20,7 +20,7 @@ pub struct DataSource {
     manifest: Arc<DataManifest>,
     order: BatchPlan,
     /// How batches are regularised, but for the step.
-    regularization: Regularization,
+    regularization: StepRegularization,
     vocab: usize,
     /// Chunks that have been fetched.
     here: BTreeSet<Digest>,
@@ -100,15 +100,15 @@ impl DataSource {
         let (lengths, documents) = (Lengths::new(lengths), Lengths::new(all.documents));
         let mut batch = Batch::new(lengths, documents, all.tokens, &all.mask);
         batch.regularization = match self.order.spec().work(step) {
-            StepWork::Update(update) => Regularization {
+            StepWork::Update(update) => StepRegularization {
                 step: update,
                 ..self.regularization
             },
             // Nothing is drawn, and the loss has no term of its own; targets are smoothed, as the
             // trainer of transformers has it.
-            StepWork::Evaluation { .. } => Regularization {
+            StepWork::Evaluation { .. } => StepRegularization {
                 label_smoothing: self.regularization.label_smoothing,
-                ..Regularization::default()
+                ..StepRegularization::default()
             },
         };
         let digest = concord_proto::microbatch_digest(&self.manifest, &indices);

@@ -8,13 +8,13 @@ use crate::{Device, KernelError};
 pub(super) fn cases() -> Vec<OperationCase> {
     let mut cases = Vec::new();
     for (rows, cols) in [(1, 1), (37, 127), (9, 300), (300, 16)] {
-        let run = move |device: &Device, input: &CaseInput| random(device, input, rows, cols);
-        cases.push(OperationCase::new(format!("random {rows}x{cols}"), run));
+        let run = move |device: &Device, input: &CaseInput| drawn(device, input, rows, cols);
+        cases.push(OperationCase::new(format!("noise {rows}x{cols}"), run));
     }
     cases
 }
 
-fn random(
+fn drawn(
     device: &Device,
     input: &CaseInput,
     rows: usize,

@@ -1,10 +1,10 @@
 //! Random numbers of training by vectors: 16 groups of columns at a time. Twin of
-//! [`crate::reference::random`].
+//! [`crate::reference::noise`].
 
 use rayon::prelude::*;
 
 use super::Cpu;
-use crate::reference::random::{
+use crate::reference::noise::{
     DROPPED_COLUMNS, Dropout, LANES, NOISE_COLUMNS, TOKEN_WORDS, centred,
 };
 use crate::rng::lanes;

@@ -1,5 +1,5 @@
 // Random numbers of training: elements that are dropped, and noise. Twin of
-// kernels/src/cpu/random.rs.
+// kernels/src/cpu/noise.rs.
 #include "base.cuh"
 #include "spread.cuh"
 
@@ -56,18 +56,18 @@ DEVICE void drop(T *x, const u32 *tokens, const u32 *rows, u64 key, u32 threshol
     });
 }
 
-KERNEL(64) random_drop_codes(i16 *q, const u32 *tokens, const u32 *rows, u64 key, u32 threshold,
+KERNEL(64) noise_drop_codes(i16 *q, const u32 *tokens, const u32 *rows, u64 key, u32 threshold,
                              u32 count, u32 cols) {
     drop(q, tokens, rows, key, threshold, count, cols);
 }
 
-KERNEL(64) random_drop_values(f32 *x, const u32 *tokens, const u32 *rows, u64 key, u32 threshold,
+KERNEL(64) noise_drop_values(f32 *x, const u32 *tokens, const u32 *rows, u64 key, u32 threshold,
                               u32 count, u32 cols) {
     drop(x, tokens, rows, key, threshold, count, cols);
 }
 
 // x [count, cols] += noise in [-reach, reach) of the token.
-KERNEL(64) random_add_noise(f32 *x, const u32 *tokens, const f32 *reach, u64 key, u32 count,
+KERNEL(64) noise_add(f32 *x, const u32 *tokens, const f32 *reach, u64 key, u32 count,
                             u32 cols) {
     const u32 groups = div_ceil(cols, static_cast<u32>(LANES * NOISE)) * LANES;
     for_each_in(count, groups, [&](u32 row, u32 group) {

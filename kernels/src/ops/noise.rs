@@ -1,7 +1,7 @@
 //! Random numbers of training: elements that are dropped, and noise.
 
 use crate::coded::Coded;
-use crate::reference::random::{Dropout, TOKEN_WORDS};
+use crate::reference::noise::{Dropout, TOKEN_WORDS};
 use crate::{Device, Ids, KernelError, Tensor, cpu, cuda, reference};
 
 /// What tells the rows of a tensor apart where random numbers are drawn for them.
@@ -38,7 +38,7 @@ impl Device {
         if let Self::Cuda(gpu) = self {
             let (tokens, of_rows) = on_gpu(gpu, rows)?;
             let q = dropped.q.unique_on(gpu)?;
-            cuda::random::drop_codes(gpu, q, x.cols, dropout, (&tokens, of_rows.as_ref()))?;
+            cuda::noise::drop_codes(gpu, q, x.cols, dropout, (&tokens, of_rows.as_ref()))?;
             return Ok(dropped);
         }
         let tokens = rows.tokens.values()?;
@@ -46,9 +46,9 @@ impl Device {
         let (q, of_rows) = (dropped.q.values_mut()?, of_rows.as_deref());
         match self {
             Self::Cpu(cpu) => {
-                cpu::random::drop_assign(cpu, q, x.cols, dropout, &tokens, of_rows);
+                cpu::noise::drop_assign(cpu, q, x.cols, dropout, &tokens, of_rows);
             }
-            _ => reference::random::drop_assign(q, x.cols, dropout, &tokens, of_rows),
+            _ => reference::noise::drop_assign(q, x.cols, dropout, &tokens, of_rows),
         }
         Ok(dropped)
     }
@@ -68,14 +68,14 @@ impl Device {
         if let Self::Cuda(gpu) = self {
             let (tokens, of_rows) = on_gpu(gpu, rows)?;
             let x = x.unique_on(gpu)?;
-            return cuda::random::drop_values(gpu, x, cols, dropout, (&tokens, of_rows.as_ref()));
+            return cuda::noise::drop_values(gpu, x, cols, dropout, (&tokens, of_rows.as_ref()));
         }
         let tokens = rows.tokens.values()?;
         let of_rows = rows.rows.map(Ids::values).transpose()?;
         let (x, of_rows) = (x.values_mut()?, of_rows.as_deref());
         match self {
-            Self::Cpu(cpu) => cpu::random::drop_assign(cpu, x, cols, dropout, &tokens, of_rows),
-            _ => reference::random::drop_assign(x, cols, dropout, &tokens, of_rows),
+            Self::Cpu(cpu) => cpu::noise::drop_assign(cpu, x, cols, dropout, &tokens, of_rows),
+            _ => reference::noise::drop_assign(x, cols, dropout, &tokens, of_rows),
         }
         Ok(())
     }
@@ -97,13 +97,13 @@ impl Device {
         assert_eq!(count, reach.len(), "add_noise: reach");
         if let Self::Cuda(gpu) = self {
             let (tokens, reach) = (tokens.on(gpu)?, reach.on(gpu)?);
-            return cuda::random::add_noise(gpu, x.unique_on(gpu)?, cols, key, &tokens, &reach);
+            return cuda::noise::add_noise(gpu, x.unique_on(gpu)?, cols, key, &tokens, &reach);
         }
         let (tokens, reach) = (tokens.values()?, reach.values()?);
         let x = x.values_mut()?;
         match self {
-            Self::Cpu(cpu) => cpu::random::add_noise(cpu, x, cols, key, &tokens, &reach),
-            _ => reference::random::add_noise(x, cols, key, &tokens, &reach),
+            Self::Cpu(cpu) => cpu::noise::add_noise(cpu, x, cols, key, &tokens, &reach),
+            _ => reference::noise::add_noise(x, cols, key, &tokens, &reach),
         }
         Ok(())
     }

@@ -2,10 +2,10 @@
 
 use super::grids::over_rows;
 use super::{Cuda, Kernel, Result, Slice, arguments};
-use crate::reference::random::{DROPPED_COLUMNS, Dropout, LANES, NOISE_COLUMNS};
+use crate::reference::noise::{DROPPED_COLUMNS, Dropout, LANES, NOISE_COLUMNS};
 
 const fn kernel(name: &'static str) -> Kernel {
-    let module = "random";
+    let module = "noise";
     Kernel { module, name }
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn drop_codes(
     );
     let (count, cols) = (count as u32, cols as u32);
     let arguments = arguments![q, tokens, rows, dropout.key, threshold, count, cols];
-    cuda.launch(kernel("random_drop_codes"), grid, arguments)
+    cuda.launch(kernel("noise_drop_codes"), grid, arguments)
 }
 
 /// Puts 0 for the dropped elements of x, rows of `cols`.
@@ -56,7 +56,7 @@ pub(crate) fn drop_values(
     );
     let (count, cols) = (count as u32, cols as u32);
     let arguments = arguments![x, tokens, rows, dropout.key, threshold, count, cols];
-    cuda.launch(kernel("random_drop_values"), grid, arguments)
+    cuda.launch(kernel("noise_drop_values"), grid, arguments)
 }
 
 /// Adds noise to x `[tokens, cols]`, uniform in `[-reach, reach)` of the token.
@@ -74,5 +74,5 @@ pub(crate) fn add_noise(
     }
     let grid = over_rows(count, groups(cols, NOISE_COLUMNS), 64);
     let arguments = arguments![x, tokens, reach, key, count as u32, cols as u32];
-    cuda.launch(kernel("random_add_noise"), grid, arguments)
+    cuda.launch(kernel("noise_add"), grid, arguments)
 }
