@@ -60,6 +60,9 @@ impl TrainingJob {
             let why = self.wants_new_plan(context);
             self.planning.set_handover(why);
         }
+        if self.is_held_by_save() {
+            return;
+        }
         if self.planning.is_handed_over() || self.all_committed() {
             if self.committed.is_stored() || !self.flush_committed(context) {
                 self.planning.hand_over();
@@ -79,9 +82,6 @@ impl TrainingJob {
         if oldest.is_some_and(|oldest| steps >= oldest.saturating_add(window)) {
             return;
         }
-        if self.is_held_by_save() {
-            return;
-        }
         if self.is_to_save() {
             self.flush_committed(context);
         }
@@ -93,12 +93,18 @@ impl TrainingJob {
         self.saves.is_due(self.spec(), self.committed.steps()) && !self.committed.is_stored()
     }
 
-    /// Whether the next step has to wait: the present state is to be saved, and an earlier one is
-    /// still on its way into the store.
-    pub(super) fn is_held_by_save(&self) -> bool {
+    /// Whether an earlier state that a client is to get is still on its way into the store.
+    pub(super) fn is_saving_earlier(&self) -> bool {
         let steps = self.committed.steps();
-        let is_behind = self.flush.as_ref().is_some_and(|f| f.step() < steps);
-        self.is_to_save() && is_behind
+        let mut flush = self.flush.iter();
+        flush.any(|flush| flush.step() < steps && self.saves.is_due(flush.step()))
+    }
+
+    /// Whether the next step has to wait for that, because the present state is to be stored, too,
+    /// and one flush replaces another.
+    pub(super) fn is_held_by_save(&self) -> bool {
+        let is_next = self.is_to_save() || self.planning.is_handed_over() || self.all_committed();
+        is_next && self.is_saving_earlier()
     }
 
     /// A client has the state after so many updates.

@@ -65,7 +65,8 @@ impl TrainingJob {
         // A checkpoint that is due while another is on its way into the store is skipped, unless it
         // is the last: a new flush replaces the one under way, and with frequent checkpoints none
         // would ever get there.
-        if self.checkpoint_is_due() && (self.flush.is_none() || self.all_committed()) {
+        let replaces = self.all_committed() && !self.is_saving_earlier();
+        if self.checkpoint_is_due() && (self.flush.is_none() || replaces) {
             self.flush_committed(context);
         }
     }
