@@ -3,7 +3,8 @@
 //! Five layers, each a pure function of the one before it:
 //!
 //! 1. `files`: a path, a folder or a pattern becomes files, and these become bytes, unpacked;
-//! 2. `rows`: objects with fields, one at a time, each with its file and line;
+//! 2. `rows`: objects with fields, one at a time, each with its file and line, of which `split`
+//!    chooses;
 //! 3. `conversation`, and a file for each kind without turns: what a row says, every field of which
 //!    is used, known to hold nothing to learn, or refused;
 //! 4. `example`: token ids, and which of them are learnt; of any length;
