@@ -44,8 +44,8 @@ pub use training::{
     ExpertCuts, F32Bits, FrameHeader, GradientPart, HeldOut, InvalidSpec, JobId, JobSpec, Layers,
     Leaf, LeafPhase, LossLimit, MicrobatchLoss, ModelPlace, MomentFormat, Order, Origin, Patience,
     Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica, ScheduleKind, Slot, StepRecord,
-    StepWork, TensorNorm, TensorState, TrainedTensor, draw, held_out, leaf_root, ledger, microbatch_digest,
-    tree,
+    StepWork, TensorNorm, TensorState, TrainedTensor, draw, held_out, leaf_root, ledger,
+    microbatch_digest, tree,
 };
 
 /// Version of the arithmetic contract (NUMERICS.md). It changes when any output bit may change.

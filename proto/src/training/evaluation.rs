@@ -124,7 +124,9 @@ impl JobSpec {
 impl EvaluationSpec {
     /// Microbatches of an evaluation.
     pub fn microbatches(&self) -> u32 {
-        self.held_out.sequences().div_ceil(self.micro_batch_size.max(1))
+        self.held_out
+            .sequences()
+            .div_ceil(self.micro_batch_size.max(1))
     }
 
     /// Checks it, for a job of so many updates.
@@ -165,7 +167,9 @@ impl LossLimit {
     pub fn validate(&self) -> Result<(), InvalidSpec> {
         match self.threshold.get().is_finite() && self.updates > 0 {
             true => Ok(()),
-            false => Err(InvalidSpec("the limit of the loss out of range".to_string())),
+            false => Err(InvalidSpec(
+                "the limit of the loss out of range".to_string(),
+            )),
         }
     }
 }
@@ -212,7 +216,9 @@ impl Course {
     fn evaluated(&mut self, spec: &JobSpec, step: u32, loss: F32Bits) {
         let patience = spec.evaluation.and_then(|evaluation| evaluation.patience);
         let threshold = patience.map_or(0.0, |patience| f64::from(patience.threshold.get()));
-        let gain = self.best.map(|(_, best)| f64::from(best.get()) - f64::from(loss.get()));
+        let gain = self
+            .best
+            .map(|(_, best)| f64::from(best.get()) - f64::from(loss.get()));
         self.idle = match gain {
             Some(gain) if gain <= threshold => self.idle + 1,
             _ => 0,
@@ -240,12 +246,15 @@ impl Course {
 
     /// Whether the losses of the last updates are above the limit of the job.
     pub fn has_diverged(&self, spec: &JobSpec) -> bool {
-        spec.loss_limit.is_some_and(|limit| self.above >= limit.updates)
+        spec.loss_limit
+            .is_some_and(|limit| self.above >= limit.updates)
     }
 
     /// How many steps make the state that is the result, where all are done.
     pub fn result_steps(&self, spec: &JobSpec) -> u32 {
-        let keeps = spec.evaluation.is_some_and(|evaluation| evaluation.keep_best);
+        let keeps = spec
+            .evaluation
+            .is_some_and(|evaluation| evaluation.keep_best);
         match self.best.filter(|_| keeps) {
             Some((step, _)) => step + 1,
             None => self.steps,

@@ -92,7 +92,9 @@ fn split(evaluation: Option<&EvaluationSpec>, count: u32) -> (Vec<u32>, Vec<u32>
         Some(HeldOut::Drawn { sequences, seed }) => held_out(seed, sequences, count),
     };
     let mut is_held = vec![false; count as usize];
-    drawn.iter().for_each(|&index| is_held[index as usize] = true);
+    drawn
+        .iter()
+        .for_each(|&index| is_held[index as usize] = true);
     let learnt = (0..count).filter(|&index| !is_held[index as usize]);
     (learnt.collect(), drawn)
 }

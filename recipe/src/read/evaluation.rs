@@ -60,7 +60,9 @@ pub fn times(b: &mut JobBuilder, holds: bool, usual: Saves) -> Option<Saves> {
     let steps = b.number("eval_steps").filter(|steps| *steps > 0.0);
     let epochs = b.number("evals_per_epoch").filter(|times| *times > 0.0);
     if !holds {
-        let asks = strategy.as_deref().is_some_and(|word| word != "no" && word != "false");
+        let asks = strategy
+            .as_deref()
+            .is_some_and(|word| word != "no" && word != "false");
         if asks {
             let key = match b.has("eval_strategy") {
                 true => "eval_strategy",
@@ -72,7 +74,9 @@ pub fn times(b: &mut JobBuilder, holds: bool, usual: Saves) -> Option<Saves> {
         for key in rest.chain(MORE).filter(|key| b.doc.get(key).is_some()) {
             b.idle(key, "no rows are held out to be evaluated");
         }
-        b.out.settings.retain(|setting| !MORE.contains(&setting.key));
+        b.out
+            .settings
+            .retain(|setting| !MORE.contains(&setting.key));
         return None;
     }
     Some(match (strategy.as_deref(), steps, epochs) {
@@ -106,7 +110,10 @@ pub fn consequences(b: &mut JobBuilder, patience: Option<&str>) {
     match metric.as_deref() {
         None => {}
         Some("loss" | "eval_loss") => {
-            b.idle("metric_for_best_model", "the loss on held-out rows is what counts");
+            b.idle(
+                "metric_for_best_model",
+                "the loss on held-out rows is what counts",
+            );
         }
         Some(_) => {
             let remedy = "the loss on held-out rows alone is computed: set it to eval_loss";

@@ -29,7 +29,10 @@ pub fn read(b: &mut JobBuilder, files: Files) {
     let holds = evaluation::held_out(b, "val_size");
     trainer::read(b, &DEFAULTS, is_full, (holds, Some("early_stopping_steps")));
     if !holds && b.has("early_stopping_steps") {
-        b.idle("early_stopping_steps", "no rows are held out to be evaluated");
+        b.idle(
+            "early_stopping_steps",
+            "no rows are held out to be evaluated",
+        );
     }
     b.copy_or("cutoff_len", "sequence_len", 2_048);
     match is_full {

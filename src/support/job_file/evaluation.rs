@@ -132,7 +132,10 @@ fn times(keys: &Keys, given: &GivenJob) -> anyhow::Result<Saves> {
     if let Some(times) = given.resolved.rules.and_then(|rules| rules.evaluations) {
         return Ok(times);
     }
-    let (steps, epochs) = (keys.exact_if("eval_steps")?, keys.exact_if("evals_per_epoch")?);
+    let (steps, epochs) = (
+        keys.exact_if("eval_steps")?,
+        keys.exact_if("evals_per_epoch")?,
+    );
     match (steps, epochs) {
         (Some(_), Some(_)) => Err(keys.idle("evals_per_epoch", "beside `eval_steps`")),
         (Some(share), None) if share < 1.0 => Ok(Saves::Share(share)),

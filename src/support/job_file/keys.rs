@@ -402,10 +402,7 @@ fn holds(value: &Value, allowed: Allowed) -> bool {
         Allowed::Words(words) => value.as_str().is_some_and(|word| words.contains(&word)),
         Allowed::Whole(..) | Allowed::Bits => whole(value, allowed).is_some(),
         Allowed::Seed => seed(value).is_some(),
-        Allowed::Positive
-        | Allowed::NotNegative
-        | Allowed::ShareOrCount
-        | Allowed::Share(_) => {
+        Allowed::Positive | Allowed::NotNegative | Allowed::ShareOrCount | Allowed::Share(_) => {
             real(value, allowed).is_some()
         }
         Allowed::Mappings => {

@@ -103,7 +103,9 @@ impl JobTiming {
     /// Updates from one evaluation to the next, in a job of so many.
     pub fn every(&self, times: Saves, steps: u32) -> u32 {
         let every = times.every(steps.into(), self.length.num_epochs);
-        u32::try_from(every).unwrap_or(STEPS_MAX).clamp(1, STEPS_MAX)
+        u32::try_from(every)
+            .unwrap_or(STEPS_MAX)
+            .clamp(1, STEPS_MAX)
     }
 
     /// The epochs, where the steps depend on them.

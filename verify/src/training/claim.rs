@@ -171,9 +171,8 @@ impl ClaimChecker<'_> {
             self.check_leaf(slot, leaf, is, &needs, &outputs)?;
             self.check_loss(leaf)?;
         }
-        let is_before = |state: &TensorState| {
-            rules.before.get(state.tensor as usize) == Some(&state.entry)
-        };
+        let is_before =
+            |state: &TensorState| rules.before.get(state.tensor as usize) == Some(&state.entry);
         match claim.state.iter().all(is_before) {
             true => Ok(()),
             false => wrong("an evaluation changes the state".to_string()),

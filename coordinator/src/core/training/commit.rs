@@ -116,7 +116,9 @@ impl TrainingJob {
     fn checkpoint_is_due(&self) -> bool {
         let every = self.options().checkpoint_every;
         let (spec, steps) = (self.spec(), self.committed.steps());
-        let is_update = steps.checked_sub(1).is_some_and(|last| !spec.is_evaluation(last));
+        let is_update = steps
+            .checked_sub(1)
+            .is_some_and(|last| !spec.is_evaluation(last));
         let is_multiple = || is_update && spec.updates_before(steps).is_multiple_of(every);
         self.all_committed() || (every > 0 && is_multiple())
     }

@@ -159,7 +159,10 @@ impl Committed {
         let targets = self.first_part.values().copied().chain([floor]);
         let newest = targets.filter_map(|steps| self.newest_checkpoint(steps));
         let mut needed: BTreeSet<u32> = newest.map(|state| state.step).collect();
-        if spec.evaluation.is_some_and(|evaluation| evaluation.keep_best) {
+        if spec
+            .evaluation
+            .is_some_and(|evaluation| evaluation.keep_best)
+        {
             // Also where the job goes back to one of these.
             let ends = needed.iter().copied().chain([self.steps]);
             let best = ends.filter_map(|end| {
@@ -190,12 +193,7 @@ impl Committed {
 
     /// Goes back to `to` steps; `entries` is the state then. Gives the steps of states in the
     /// store that are void.
-    pub(super) fn rewind(
-        &mut self,
-        spec: &JobSpec,
-        to: u32,
-        entries: Vec<StateEntry>,
-    ) -> Vec<u32> {
+    pub(super) fn rewind(&mut self, spec: &JobSpec, to: u32, entries: Vec<StateEntry>) -> Vec<u32> {
         self.steps = to;
         self.losses.truncate(to as usize);
         self.course = Course::of(spec, self.losses.iter().copied());
@@ -212,8 +210,15 @@ impl Committed {
         let state = self.states.get(&self.steps);
         let tensors = state.map(Vec::len);
         assert_eq!(tensors, Some(spec.trainable.len()), "no committed state");
-        assert!(self.steps <= spec.chain_steps(), "more steps than the job has");
-        assert_eq!(self.losses.len(), self.steps as usize, "a loss for each step");
+        assert!(
+            self.steps <= spec.chain_steps(),
+            "more steps than the job has"
+        );
+        assert_eq!(
+            self.losses.len(),
+            self.steps as usize,
+            "a loss for each step"
+        );
         assert!(self.checkpoints.contains_key(&0), "the start is gone");
         let newest = self.checkpoints.keys().next_back();
         assert!(

@@ -33,7 +33,9 @@ impl TrainingJob {
     /// no step may follow before that, as nobody would hold it any more.
     pub(super) fn best_is_to_be_stored(&self) -> bool {
         let (spec, steps) = (self.spec(), self.committed.steps());
-        let is_kept = spec.evaluation.is_some_and(|evaluation| evaluation.keep_best);
+        let is_kept = spec
+            .evaluation
+            .is_some_and(|evaluation| evaluation.keep_best);
         is_kept && self.committed.best_steps() == Some(steps) && !self.committed.is_stored()
     }
 
@@ -41,8 +43,8 @@ impl TrainingJob {
     pub(super) fn tell_evaluated(&mut self, context: &mut EventContext, event: JobEvent) {
         self.journal.publish(context, event);
         let (spec, course) = (self.order.spec(), self.committed.course());
-        let is_early = course.is_stopped(spec)
-            && spec.updates_before(self.committed.steps()) < spec.steps;
+        let is_early =
+            course.is_stopped(spec) && spec.updates_before(self.committed.steps()) < spec.steps;
         let Some((best, best_loss)) = course.best().filter(|_| is_early) else {
             return;
         };

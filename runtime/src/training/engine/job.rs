@@ -195,6 +195,8 @@ impl StageJob {
 /// Frames of one step that can come before it starts here: hidden states, gradients and partials.
 fn early_frames_max(spec: &JobSpec, plan: &Plan) -> usize {
     let nodes = 3 * 2 * (spec.microbatches.ilog2() as usize + 1) * plan.replicas.len();
-    let evaluated = spec.evaluation.map_or(0, |evaluation| evaluation.microbatches());
+    let evaluated = spec
+        .evaluation
+        .map_or(0, |evaluation| evaluation.microbatches());
     (2 * spec.microbatches).max(evaluated) as usize + nodes
 }

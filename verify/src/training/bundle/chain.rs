@@ -4,8 +4,8 @@
 use concord_proto::ledger::claim_digest;
 use concord_proto::manifest::StateEntry;
 use concord_proto::{
-    BatchPlan, Claim, Course, Digest, Domain, JobSpec, Leaf, PortKind, StepRecord, WorkerId, leaf_root,
-    microbatch_digest,
+    BatchPlan, Claim, Course, Digest, Domain, JobSpec, Leaf, PortKind, StepRecord, WorkerId,
+    leaf_root, microbatch_digest,
 };
 
 use super::files::{CLAIMS, DATA, INITIAL, RECORDS};
