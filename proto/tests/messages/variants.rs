@@ -44,8 +44,8 @@ variants!(
 );
 variants!(ClientRequest: MissingBlobs Submit Jobs Status Cancel Bundle);
 variants!(ClientResponse: MissingBlobs Submitted Jobs Status Cancelled Bundle Refused);
-variants!(JobEvent: Waiting Planned Step Lost Audited Convicted Voided Completed Failed Cancelled Evaluated
-    Stopped);
+variants!(JobEvent: Waiting Planned Step Lost Audited Convicted Voided Completed Failed Cancelled
+        Evaluated Stopped);
 variants!(
     LedgerEvent: Opened Enrolled Planned Started Committed Judged Inconclusive Convicted Voided
         Completed

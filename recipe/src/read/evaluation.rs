@@ -32,8 +32,8 @@ const OTHER_ROWS: &str = "rows are held out by keyed digests of `seed`: as many 
                           holds out, and others";
 
 /// What to do where the loss is to be taken and nothing is held out.
-pub const NO_ROWS: &str = "no rows are held out for it: say how many with val_set_size, or name files \
-                       with test_datasets";
+pub const NO_ROWS: &str = "no rows are held out for it: say how many with val_set_size, or name \
+                           files with test_datasets";
 
 /// The number under the tool's key for the rows that are held out, and whether any are.
 pub fn held_out(b: &mut JobBuilder, key: &str) -> bool {

@@ -378,8 +378,8 @@ fn in_words(result: &Value) -> String {
         ),
     };
     format!(
-        "done: {}, loss {:.4}{evaluated}, {:.0} tokens/s, {} agreed{}{unaudited}\nhash   {}\noutput {}\n\
-         proof  {}  (check it with `concord verify {}`)",
+        "done: {}, loss {:.4}{evaluated}, {:.0} tokens/s, {} agreed{}{unaudited}\nhash   {}\n\
+         output {}\nproof  {}  (check it with `concord verify {}`)",
         count("steps", "step"),
         number("loss"),
         number("tokens_per_second"),
