@@ -17,12 +17,13 @@ pub use claim::{
     Claim, ClaimInput, GradientPart, Leaf, LeafPhase, MicrobatchLoss, Origin, Port, PortKind,
     TensorNorm, TensorState, leaf_root,
 };
-pub use evaluation::{Course, EvaluationSpec, HeldOut, LossLimit, Patience, StepWork};
+pub use evaluation::{Course, StepWork};
 pub use expert_cuts::ExpertCuts;
 pub use frame::FrameHeader;
 pub use job::{
-    AdamW, AdapterSpec, CurveFromZero, F32Bits, InvalidSpec, JobId, JobSpec, ModelPlace,
-    MomentFormat, Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
+    AdamW, AdapterSpec, CurveFromZero, EvaluationSpec, F32Bits, HeldOut, InvalidSpec, JobId,
+    JobSpec, LossLimit, ModelPlace, MomentFormat, Order, Patience, PrecisionSpec, RateSchedule,
+    ScheduleKind, TrainedTensor,
 };
 pub use layers::{Edge, Layers};
 pub use order::{BatchPlan, held_out, microbatch_digest};
