@@ -156,7 +156,7 @@ impl fmt::Display for Saves {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Every(steps) => write!(f, "{steps}"),
-            Self::PerEpoch(times) => write!(f, "{times} checkpoints an epoch"),
+            Self::PerEpoch(times) => write!(f, "{times} times an epoch"),
             Self::Share(share) => write!(f, "{share} of the steps"),
             Self::End => f.write_str("the last step alone"),
             Self::Never => f.write_str("no folders of checkpoints"),

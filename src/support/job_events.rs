@@ -57,6 +57,13 @@ pub fn describe(event: &JobEvent) -> Option<String> {
             "steps from {} on are void and done again",
             from_step + 1
         )),
+        _ => evaluated(event),
+    }
+}
+
+/// What was found on held-out sequences, as a line of text.
+fn evaluated(event: &JobEvent) -> Option<String> {
+    match event {
         JobEvent::Evaluated {
             step,
             loss,
@@ -122,25 +129,7 @@ pub fn as_json(event: &JobEvent) -> Value {
             "learning_rate": learning_rate.get(), "tokens": tokens, "micros": micros,
             "record_digest": record.to_string(),
         }),
-        JobEvent::Evaluated {
-            step,
-            loss,
-            is_best,
-            tokens,
-            micros,
-            record,
-        } => json!({
-            "event": "evaluation", "step": step, "eval_loss": loss.get(), "is_best": is_best,
-            "tokens": tokens, "micros": micros, "record_digest": record.to_string(),
-        }),
-        JobEvent::Stopped {
-            step,
-            best_step,
-            best_loss,
-        } => json!({
-            "event": "stopped_early", "step": step, "best_step": best_step,
-            "best_eval_loss": best_loss.get(),
-        }),
+        JobEvent::Evaluated { .. } | JobEvent::Stopped { .. } => evaluated_as_json(event),
         JobEvent::Lost { worker, reason } => {
             json!({ "event": "lost", "worker": worker.to_string(), "reason": reason })
         }
@@ -176,6 +165,32 @@ pub fn as_json(event: &JobEvent) -> Value {
         JobEvent::Saved { steps, state } => {
             json!({ "event": "saved", "step": steps, "state": state.to_string() })
         }
+    }
+}
+
+/// What was found on held-out sequences, as a JSON object; null for other events.
+fn evaluated_as_json(event: &JobEvent) -> Value {
+    match event {
+        JobEvent::Evaluated {
+            step,
+            loss,
+            is_best,
+            tokens,
+            micros,
+            record,
+        } => json!({
+            "event": "evaluation", "step": step, "eval_loss": loss.get(), "is_best": is_best,
+            "tokens": tokens, "micros": micros, "record_digest": record.to_string(),
+        }),
+        JobEvent::Stopped {
+            step,
+            best_step,
+            best_loss,
+        } => json!({
+            "event": "stopped_early", "step": step, "best_step": best_step,
+            "best_eval_loss": best_loss.get(),
+        }),
+        _ => Value::Null,
     }
 }
 

@@ -84,7 +84,8 @@ pub fn check_base(bundle: &Bundle, folder: &Path) -> anyhow::Result<Option<Base>
     )
 }
 
-/// Checks each trained tensor in `folder` against the claims of the last step of a valid bundle.
+/// Checks each trained tensor in `folder` against the claims of the last step of a valid bundle, or
+/// against those of its best evaluation where the job keeps that.
 /// Returns the number of tensors.
 ///
 /// # Errors
@@ -146,9 +147,9 @@ fn check_kind(bundle: &Bundle, folder: &Path) -> anyhow::Result<()> {
     )
 }
 
-/// Blob addresses of the trained tensors after the last step, by name.
+/// Blob addresses of the trained tensors that are the result, by name.
 fn last_values(bundle: &Bundle) -> anyhow::Result<BTreeMap<&str, Digest>> {
-    let last = bundle.claims.last().context("the proof has no claims")?;
+    let last = bundle.result_claims().context("the proof has no claims")?;
     let mut values = BTreeMap::new();
     for (signed, _) in &last.claims {
         let claim: Claim = signed.open()?;

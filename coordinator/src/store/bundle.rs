@@ -24,7 +24,7 @@ impl Store {
         };
         if !matches!(progress.state, JobState::Completed { .. }) {
             let steps = spec.steps;
-            let done = progress.committed;
+            let done = spec.updates_before(progress.committed);
             return Ok(Err(format!(
                 "the job is not done: {done} of {steps} steps are committed"
             )));

@@ -10,7 +10,6 @@ use super::lora::LoraUpdates;
 use super::optimizer::Optimizer;
 use crate::crypto::{Digest, Domain};
 use crate::limits::{MICROBATCHES_MAX, STEPS_MAX};
-use crate::training::{EvaluationSpec, LossLimit};
 
 /// The least dropout, half of the steps in which it is drawn.
 const DROPOUT_MIN: f32 = 1.0 / 131_072.0;
@@ -218,6 +217,57 @@ pub struct PrecisionSpec {
     pub activations: u8,
 }
 
+/// Sequences that no update learns from, and when the loss on them is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct EvaluationSpec {
+    pub held_out: HeldOut,
+    /// Sequences in a microbatch of an evaluation; the last one may have fewer.
+    pub micro_batch_size: u32,
+    /// Updates from one evaluation to the next; the last update has one after it in any case.
+    pub every: u32,
+    /// Whether there is one before the first update, too.
+    pub at_start: bool,
+    /// When the job ends before its last update.
+    pub patience: Option<Patience>,
+    /// Whether the result is the state with the lowest loss, and not the last one.
+    pub keep_best: bool,
+}
+
+/// Which sequences of the data set are held out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum HeldOut {
+    /// The last ones.
+    Last { sequences: u32 },
+    /// Those whose keyed digests are lowest, in the order of the data set.
+    Drawn { sequences: u32, seed: u64 },
+}
+
+impl HeldOut {
+    /// How many they are.
+    pub fn sequences(self) -> u32 {
+        match self {
+            Self::Last { sequences } | Self::Drawn { sequences, .. } => sequences,
+        }
+    }
+}
+
+/// The job ends after so many evaluations in a row whose loss is not below the lowest one before by
+/// more than a threshold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Patience {
+    pub evaluations: u32,
+    /// In nats.
+    pub threshold: F32Bits,
+}
+
+/// The job fails after so many updates in a row whose loss is above a threshold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct LossLimit {
+    /// In nats.
+    pub threshold: F32Bits,
+    pub updates: u32,
+}
+
 /// A job spec that cannot be run.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the job spec cannot be run: {0}")]
@@ -302,5 +352,58 @@ impl JobSpec {
         evaluation.map_or(Ok(()), |evaluation| evaluation.validate(self.steps))?;
         let regularization = self.regularization.check(&self.adapter);
         regularization.map_err(|why| InvalidSpec(why.to_string()))
+    }
+}
+
+impl EvaluationSpec {
+    /// Microbatches of an evaluation.
+    pub fn microbatches(&self) -> u32 {
+        self.held_out
+            .sequences()
+            .div_ceil(self.micro_batch_size.max(1))
+    }
+
+    /// Checks it, for a job of so many updates.
+    ///
+    /// # Errors
+    /// [`InvalidSpec`], naming the first field that does not hold.
+    pub fn validate(&self, updates: u32) -> Result<(), InvalidSpec> {
+        let invalid = |why: String| Err(InvalidSpec(why));
+        if !(1..=65_536).contains(&self.micro_batch_size) {
+            return invalid("micro_batch_size of the evaluation out of range".to_string());
+        }
+        let count = self.microbatches();
+        if !(1..=MICROBATCHES_MAX).contains(&count) {
+            return invalid(format!(
+                "an evaluation of {count} microbatches: from 1 to {MICROBATCHES_MAX} are possible; \
+                 hold fewer sequences out, or set a larger eval_batch_size"
+            ));
+        }
+        if self.every == 0 || updates > STEPS_MAX / 2 {
+            return invalid("steps between two evaluations out of range".to_string());
+        }
+        let is_right = |patience: Patience| {
+            let threshold = patience.threshold.get();
+            patience.evaluations > 0 && threshold.is_finite() && threshold >= 0.0
+        };
+        match self.patience.is_none_or(is_right) {
+            true => Ok(()),
+            false => invalid("the patience of the evaluation out of range".to_string()),
+        }
+    }
+}
+
+impl LossLimit {
+    /// Checks it.
+    ///
+    /// # Errors
+    /// [`InvalidSpec`] where its numbers are out of range.
+    pub fn validate(&self) -> Result<(), InvalidSpec> {
+        match self.threshold.get().is_finite() && self.updates > 0 {
+            true => Ok(()),
+            false => Err(InvalidSpec(
+                "the limit of the loss out of range".to_string(),
+            )),
+        }
     }
 }

@@ -20,13 +20,14 @@ pub use claim::{
     Claim, ClaimInput, GradientPart, Leaf, LeafPhase, MicrobatchLoss, Origin, Port, PortKind,
     TensorNorm, TensorState, leaf_root,
 };
-pub use evaluation::{Course, EvaluationSpec, HeldOut, LossLimit, Patience, StepWork};
+pub use evaluation::{Course, StepWork};
 pub use expert_cuts::ExpertCuts;
 pub use f32_bits::F32Bits;
 pub use frame::FrameHeader;
 pub use job::{
-    AdapterSpec, CurveFromZero, InvalidSpec, JobId, JobSpec, ModelPlace, Order, PrecisionSpec,
-    RateSchedule, Regularization, ScheduleKind, TrainedTensor,
+    AdapterSpec, CurveFromZero, EvaluationSpec, HeldOut, InvalidSpec, JobId, JobSpec, LossLimit,
+    ModelPlace, Order, Patience, PrecisionSpec, RateSchedule, Regularization, ScheduleKind,
+    TrainedTensor,
 };
 pub use layers::{Edge, Layers};
 pub use lora::{LoraUpdates, OtherUpdate, UpdateOf};

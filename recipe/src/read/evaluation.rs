@@ -24,16 +24,16 @@ const MORE: [&str; 8] = [
     "do_eval",
 ];
 
-/// Steps between two evaluations of a trainer that is not told.
-const EVAL_STEPS: u64 = 500;
+/// `logging_steps` of a trainer that is not told, which are its `eval_steps`, too.
+const LOGGING_STEPS: f64 = 500.0;
 
 /// What is held out here is not what another tool holds out.
 const OTHER_ROWS: &str = "rows are held out by keyed digests of `seed`: as many as the other tool \
                           holds out, and others";
 
 /// What to do where the loss is to be taken and nothing is held out.
-pub const NO_ROWS: &str = "no rows are held out for it: say how many with val_set_size, or name files \
-                       with test_datasets";
+pub const NO_ROWS: &str = "no rows are held out for it: say how many with val_set_size, or name \
+                           files with test_datasets";
 
 /// The number under the tool's key for the rows that are held out, and whether any are.
 pub fn held_out(b: &mut JobBuilder, key: &str) -> bool {
@@ -79,6 +79,11 @@ pub fn times(b: &mut JobBuilder, holds: bool, usual: Saves) -> Option<Saves> {
             .retain(|setting| !MORE.contains(&setting.key));
         return None;
     }
+    let logged = b.number("logging_steps").filter(|steps| *steps > 0.0);
+    let by_steps = |steps: f64| match steps < 1.0 {
+        true => Saves::Share(steps),
+        false => Saves::Every(steps as u64),
+    };
     Some(match (strategy.as_deref(), steps, epochs) {
         (_, Some(_), Some(_)) => {
             let what = "is given beside eval_steps";
@@ -90,10 +95,9 @@ pub fn times(b: &mut JobBuilder, holds: bool, usual: Saves) -> Option<Saves> {
             Saves::End
         }
         (Some("epoch"), ..) => Saves::PerEpoch(1.0),
-        (_, Some(share), _) if share < 1.0 => Saves::Share(share),
-        (_, Some(steps), _) => Saves::Every(steps as u64),
+        (_, Some(steps), _) => by_steps(steps),
         (_, None, Some(times)) => Saves::PerEpoch(times),
-        (Some(_), None, None) => Saves::Every(EVAL_STEPS),
+        (Some(_), None, None) => by_steps(logged.unwrap_or(LOGGING_STEPS)),
         (None, None, None) => usual,
     })
 }

@@ -37,7 +37,7 @@ pub(super) const ROWS: [KeyRow; 39] = [
     row("label_smoothing_factor", gaps::SMOOTHING),
     row("group_by_length", gaps::BY_LENGTH),
     row("eval_strategy evaluation_strategy eval_steps do_eval", Read("`eval_steps`: each epoch, \
-        steps (500 if absent), a share of them below 1; `no`: the last step alone")),
+        steps (logging_steps if absent), a share of them below 1; `no`: the last step alone")),
     row("eval_on_start load_best_model_at_end", Read("the same")),
     row("metric_for_best_model greater_is_better", Read("must be eval_loss, and false")),
     row("eval_delay", Read("must be 0")),

@@ -52,22 +52,7 @@ special_tokens:
 fn axolotl_lora() {
     let found = job(AXOLOTL);
     assert_eq!(found.tool, Tool::Axolotl);
-    assert_eq!(
-        problems(&found),
-        [
-            ("val_set_size", Some("val_set_size=0")),
-            (
-                "loss_watchdog_threshold",
-                Some("loss_watchdog_threshold=null")
-            ),
-            (
-                "loss_watchdog_patience",
-                Some("loss_watchdog_patience=null")
-            ),
-        ]
-    );
-    let places: Vec<Place> = found.problems.iter().map(|problem| problem.place).collect();
-    assert_eq!(places, [5, 31, 32].map(Place::Line));
+    assert_eq!(problems(&found), []);
     values(
         &found,
         &[
@@ -81,6 +66,11 @@ fn axolotl_lora() {
             ("num_epochs", "1"),
             ("sample_packing", "true"),
             ("seed", "42"),
+            ("val_set_size", "0.1"),
+            // A checkpoint falls on every fourth evaluation.
+            ("load_best_model_at_end", "true"),
+            ("loss_watchdog_threshold", "5.0"),
+            ("loss_watchdog_patience", "3"),
         ],
     );
     let rules = found.rules.unwrap();
@@ -89,6 +79,7 @@ fn axolotl_lora() {
         (rules.warmup, rules.saves),
         (Warmup::ShareDown(0.1), Saves::PerEpoch(1.0))
     );
+    assert_eq!(rules.evaluations, Some(Saves::PerEpoch(4.0)));
     let set = &found.datasets[0];
     assert_eq!(
         (set.kind, &set.learnt, set.too_long),

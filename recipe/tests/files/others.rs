@@ -138,23 +138,16 @@ fn alignment_handbook() {
     let text = HANDBOOK;
     let found = job(text);
     assert_eq!(found.tool, Tool::Trl);
-    assert_eq!(
-        problems(&found),
-        [
-            (
-                "dataset_mixture.test_split_size",
-                Some("dataset_mixture.test_split_size=null")
-            ),
-            ("do_eval", Some("do_eval=null")),
-            ("eval_strategy", Some("eval_strategy=null")),
-        ]
-    );
+    assert_eq!(problems(&found), []);
+    let rules = found.rules.unwrap();
+    assert_eq!(rules.evaluations, Some(Saves::PerEpoch(1.0)));
     values(
         &found,
         &[
             ("min_lr_ratio", "0.1"),
             ("optimizer", "adamw_torch"),
             ("lora_alpha", "16"),
+            ("val_set_size", "1000"),
         ],
     );
     assert_eq!(found.rules.unwrap().saves, Saves::Never);

@@ -16,15 +16,30 @@ pub struct Completed {
     pub audits: u64,
     /// Drawn leaves that could not be re-run.
     pub inconclusive: u64,
+    /// Steps that were done.
+    pub steps: u32,
     /// Mean loss of the last step.
     pub loss: f32,
+    /// What was found on held-out sequences, where there are any.
+    pub evaluated: Option<Evaluated>,
     /// Tokens per second, over all committed steps.
     pub tokens_per_second: f64,
+}
+
+/// The losses on held-out sequences.
+#[derive(Clone, Copy, Debug)]
+pub struct Evaluated {
+    /// The last one.
+    pub last: f32,
+    /// The lowest one after a step, and the steps before it.
+    pub best: (f32, u32),
 }
 
 /// Sums over the steps.
 #[derive(Default)]
 pub struct StepSums {
+    steps: u32,
+    evaluated: Option<Evaluated>,
     loss: f32,
     tokens: u64,
     time: Duration,
@@ -34,12 +49,28 @@ impl StepSums {
     /// Takes in an event. For the last one, returns the outcome.
     pub fn add(&mut self, event: &JobEvent) -> Option<Completed> {
         match event {
+            JobEvent::Evaluated {
+                step,
+                loss,
+                is_best,
+                ..
+            } => {
+                let last = loss.get();
+                let best = match self.evaluated {
+                    Some(before) if !is_best => before.best,
+                    _ => (last, *step),
+                };
+                self.evaluated = Some(Evaluated { last, best });
+                None
+            }
             JobEvent::Step {
+                step,
                 loss,
                 tokens,
                 micros,
                 ..
             } => {
+                self.steps = step + 1;
                 self.loss = loss.get();
                 self.tokens += tokens;
                 self.time += Duration::from_micros(*micros);
@@ -55,7 +86,9 @@ impl StepSums {
                 state: *state,
                 audits: *audits,
                 inconclusive: *inconclusive,
+                steps: self.steps,
                 loss: self.loss,
+                evaluated: self.evaluated,
                 tokens_per_second: self.tokens as f64 / self.time.as_secs_f64().max(1e-6),
             }),
             _ => None,

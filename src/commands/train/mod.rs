@@ -295,13 +295,21 @@ impl Run<'_> {
         let client = Client::connect(url).await?;
         let bundle =
             result::write(&client, self.id, self.job, self.ingested, &done, output_dir).await?;
-        let object = json!({
+        let mut object = json!({
             "event": "result", "job": self.id.to_string(),
-            "record_digest": done.record.to_string(), "steps": steps, "loss": done.loss,
+            "record_digest": done.record.to_string(), "steps": done.steps, "loss": done.loss,
             "tokens_per_second": done.tokens_per_second, "audits": done.audits,
             "inconclusive": done.inconclusive, "output_dir": self.job.output_dir,
             "bundle": bundle,
         });
+        if let Some(evaluated) = done.evaluated {
+            object["eval_loss"] = json!(evaluated.last);
+            object["best_eval_loss"] = json!(evaluated.best.0);
+            object["best_step"] = json!(evaluated.best.1);
+            object["stopped_early"] = json!(done.steps < steps);
+            let evaluation = self.ingested.spec.evaluation;
+            object["is_best"] = json!(evaluation.is_some_and(|evaluation| evaluation.keep_best));
+        }
         tell_failure(self.write_report(output_dir, &log, &object));
         output_dir.finish(&object)?;
         log.finish(&object);
@@ -424,9 +432,21 @@ fn in_words(result: &Value) -> String {
         }
         _ => "",
     };
+    let evaluated = match result["best_eval_loss"].as_f64() {
+        None => String::new(),
+        Some(best) => format!(
+            ", eval_loss {:.4} (lowest {best:.4}, after step {}{})",
+            number("eval_loss"),
+            result["best_step"],
+            match result["is_best"].as_bool() {
+                Some(true) => ", which is the result",
+                _ => "",
+            }
+        ),
+    };
     format!(
-        "done: {}, loss {:.4}, {:.0} tokens/s, {} agreed{}{unaudited}\nhash   {}\noutput {}\n\
-         proof  {}  (check it with `concord verify {}`)",
+        "done: {}, loss {:.4}{evaluated}, {:.0} tokens/s, {} agreed{}{unaudited}\nhash   {}\n\
+         output {}\nproof  {}  (check it with `concord verify {}`)",
         count("steps", "step"),
         number("loss"),
         number("tokens_per_second"),

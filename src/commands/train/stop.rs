@@ -74,7 +74,8 @@ async fn look(data: &Path, job: JobId) -> Option<u32> {
     store.close().await.ok()?;
     let mut jobs = saved.jobs.into_iter();
     let found = jobs.find(|saved| saved.new.submission.spec.id() == job)?;
-    found.checkpoints.iter().map(|state| state.step).max()
+    let newest = found.checkpoints.iter().map(|state| state.step).max()?;
+    Some(found.new.submission.spec.updates_before(newest))
 }
 
 #[cfg(test)]

@@ -189,8 +189,14 @@ fn text(
         },
         format!("hash        {}", report.record),
         format!("coordinator {}", report.coordinator),
-        format!("steps       {}, all committed", report.steps),
+        format!("steps       {}", steps(report)),
     ];
+    if let Some((step, loss)) = report.best {
+        lines.push(format!(
+            "evaluations {}, the lowest loss {loss:.4} after step {step}",
+            report.evaluations
+        ));
+    }
     for (worker, share) in shares {
         lines.push(format!(
             "worker      {}  {} steps, {} pieces of work  {}",
@@ -218,8 +224,12 @@ fn text(
     ));
     if let Some(weights) = weights {
         lines.push(format!(
-            "weights     {} tensors, each as the last step left it",
-            weights.tensors
+            "weights     {} tensors, each as {} it",
+            weights.tensors,
+            match report.keeps_best {
+                true => "the best evaluation found",
+                false => "the last step left",
+            }
         ));
         lines.extend(weights.base.as_ref().map(|base| match base {
             Base::Same(name, None) => format!("base        {name}, as it was trained on"),
@@ -231,6 +241,17 @@ fn text(
         }));
     }
     lines.join("\n")
+}
+
+/// How many steps a job has done, and whether its patience left some out.
+fn steps(report: &Report) -> String {
+    match report.steps_left {
+        0 => format!("{}, all committed", report.steps),
+        left => format!(
+            "{}, and {left} left out by early_stopping_patience",
+            report.steps
+        ),
+    }
 }
 
 /// A percentage with two decimals, rounded down, so that 100 % is shown only for a share within
@@ -255,6 +276,8 @@ fn object(
         "event": if report.is_unaudited() { "unjudged" } else { "verified" },
         "job": report.job.to_string(),
         "record_digest": report.record.to_string(), "steps": report.steps,
+        "evaluations": report.evaluations, "best_step": report.best.map(|best| best.0),
+        "best_eval_loss": report.best.map(|best| best.1),
         "coordinator": report.coordinator.to_string(),
         "workers": shares.iter().map(worker).collect::<Vec<_>>(),
         "checkers": names(&report.checkers), "leaves": report.leaves,

@@ -106,7 +106,8 @@ fn timing(given: &GivenJob, name: &str) -> Option<Option<(String, String, Option
         "num_epochs" => rules.length.num_epochs.map(|epochs| epochs.to_string()),
         "warmup_steps" => Some(rules.warmup.to_string()),
         "save_steps" => Some(rules.saves.to_string()),
-        "warmup_ratio" | "save_strategy" | "saves_per_epoch" => None,
+        "eval_steps" => rules.evaluations.map(|times| times.to_string()),
+        "warmup_ratio" | "evals_per_epoch" | "save_strategy" | "saves_per_epoch" => None,
         _ => return None,
     };
     let source = ValueSource {

@@ -5,9 +5,9 @@
 //! could tell who is wrong, the outcome is a [`Disagreement`].
 //!
 //! Leaves of a claim, in order: one Forward for each microbatch of the replica's run, one Backward
-//! for each, one Reduce for each node of the run's [`concord_proto::tree::cover`], one Update. Where
-//! the step is an evaluation, there are the Forwards alone. The order of the ports of a leaf is
-//! free.
+//! for each, one Reduce for each node of the run's [`concord_proto::tree::cover`], one Update.
+//! Where the step is an evaluation, there are the Forwards alone. The order of the ports of a leaf
+//! is free.
 
 mod agreement;
 pub mod bundle;

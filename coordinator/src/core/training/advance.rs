@@ -97,7 +97,7 @@ impl TrainingJob {
     pub(super) fn is_saving_earlier(&self) -> bool {
         let steps = self.committed.steps();
         let mut flush = self.flush.iter();
-        flush.any(|flush| flush.step() < steps && self.saves.is_due(flush.step()))
+        flush.any(|flush| flush.step() < steps && self.saves.is_due(self.spec(), flush.step()))
     }
 
     /// Whether the next step has to wait for that, because the present state is to be stored, too,

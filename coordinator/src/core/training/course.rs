@@ -21,8 +21,8 @@ impl TrainingJob {
             times => format!("{times} times in a row"),
         };
         let why = format!(
-            "the loss diverged at step {step}: it is {loss}, and above {} (loss_watchdog_threshold) \
-             {times}: lower the learning rate, or look at the data",
+            "the loss diverged at step {step}: it is {loss}, and above {} \
+             (loss_watchdog_threshold) {times}: lower the learning rate, or look at the data",
             limit.threshold.get()
         );
         self.fail(context, why);

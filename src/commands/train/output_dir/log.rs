@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use crate::support::job_events::as_json;
 use crate::support::job_mark::Mark;
 
-/// Identifies the line of a step: the number of steps including it, and the digest of its record.
-type Key = (u64, String);
+/// Identifies the line of a step: the number of steps including it, whether it is the evaluation
+/// after them, and the digest of its record.
+type Key = (u64, bool, String);
 
 /// The log of the steps of one job. A job that goes on repeats its events from the first one:
 /// existing lines of the same steps stay as they are, and steps with another record replace them.
@@ -90,11 +91,18 @@ impl StepLog {
 
     /// Takes in an event. Returns whether it is new, and not repeated from an earlier run.
     pub fn take(&mut self, event: &JobEvent) -> bool {
-        let JobEvent::Step { step, record, .. } = event else {
-            return self.earlier.is_empty();
+        let key = match event {
+            JobEvent::Step { step, record, .. } => (u64::from(*step) + 1, false, record),
+            JobEvent::Evaluated { step, record, .. } => (u64::from(*step), true, record),
+            _ => return self.earlier.is_empty(),
         };
-        let key = (u64::from(*step) + 1, record.to_string());
-        while self.lines.pop_if(|((done, _), _)| *done >= key.0).is_some() {}
+        let key = (key.0, key.1, key.2.to_string());
+        let place = (key.0, key.1);
+        while self
+            .lines
+            .pop_if(|((done, evaluates, _), _)| (*done, *evaluates) >= place)
+            .is_some()
+        {}
         self.agreed = self.agreed.min(self.lines.len());
         let earlier = self.earlier.remove(&key);
         let is_news = earlier.is_none();
@@ -191,7 +199,9 @@ fn append(path: &Path, text: &str) -> std::io::Result<()> {
 fn key_of(line: &str) -> Option<Key> {
     let object: Value = serde_json::from_str(line).ok()?;
     let record = object["record_digest"].as_str()?.to_string();
-    (object["event"] == "step").then_some((object["step"].as_u64()?, record))
+    let evaluates = object["event"] == "evaluation";
+    let is_known = evaluates || object["event"] == "step";
+    is_known.then_some((object["step"].as_u64()?, evaluates, record))
 }
 
 /// Seconds since 1970, with milliseconds.
@@ -223,7 +233,7 @@ mod tests {
         let text = std::fs::read_to_string(dir.join(StepLog::FILE)).unwrap();
         assert!(text.ends_with('\n'), "{text}");
         let keys = text.lines().filter_map(key_of);
-        keys.map(|(step, record)| (step, record[..2].to_string()))
+        keys.map(|(step, _, record)| (step, record[..2].to_string()))
             .collect()
     }
 

@@ -17,6 +17,8 @@ pub struct Report {
     pub evaluations: u32,
     /// Updates before the evaluation with the lowest loss, and that loss.
     pub best: Option<(u32, f32)>,
+    /// Whether the state of that evaluation is the result, and not the last one.
+    pub keeps_best: bool,
     /// Updates that its patience left out.
     pub steps_left: u32,
     /// Digest of the last step record: the job's hash.
@@ -89,6 +91,7 @@ pub(super) fn of(
         steps: updates,
         evaluations: chain_steps - updates,
         best,
+        keeps_best: course.result_steps(spec) < chain_steps,
         steps_left: spec.steps - updates,
         record: history.commits.last().map(|c| c.record).unwrap_or_default(),
         coordinator: history.coordinator,
