@@ -169,6 +169,14 @@ pub enum ModelError {
         /// Why.
         reason: String,
     },
+    /// A model cannot be written as a GGUF file.
+    #[error("{path}: it cannot be written as GGUF: {reason}", path = path.display())]
+    CannotExport {
+        /// The folder of the model, or its file.
+        path: PathBuf,
+        /// What GGUF does not say, or is not written, and what to do.
+        reason: String,
+    },
     /// A tensor that the model needs is in none of its files.
     #[error(
         "{path}: the tensor `{tensor}` is missing: take the files again from where they were saved",

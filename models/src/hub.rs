@@ -42,6 +42,11 @@ impl HubToken {
             )),
         }
     }
+
+    /// The token itself, for a header of a request.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Debug for HubToken {

@@ -7,6 +7,7 @@ mod coordinator;
 mod data;
 #[cfg(feature = "demo")]
 mod demo;
+mod export;
 mod generate;
 mod gpu_suite;
 mod init;
@@ -15,7 +16,9 @@ mod key;
 mod load;
 mod logits;
 mod make_model;
+mod merge;
 mod plan;
+mod push;
 mod serve;
 mod status;
 mod train;
@@ -52,6 +55,12 @@ pub enum Command {
     Logits(logits::LogitsArgs),
     /// Show what a model takes in memory, and what fits where, before anything is loaded.
     Plan(plan::PlanArgs),
+    /// Write a model with an adapter merged into it, as a Hugging Face folder.
+    Merge(merge::MergeArgs),
+    /// Write a model as a GGUF file, which llama.cpp reads.
+    Export(export::ExportArgs),
+    /// Put a result into a repository of the Hugging Face hub.
+    Push(push::PushArgs),
     /// Make a model of a published shape with random weights, to measure with.
     #[command(hide = true)]
     MakeModel(make_model::MakeModelArgs),
@@ -104,6 +113,9 @@ impl Command {
             Self::Key(args) => key::run(&args, output),
             Self::Load(args) => load::run(args, output),
             Self::Logits(args) => logits::run(&args, output),
+            Self::Merge(args) => merge::run(&args, output),
+            Self::Export(args) => export::run(&args, output),
+            Self::Push(args) => push::run(&args, output),
             Self::MakeModel(args) => make_model::run(&args, output),
             Self::Plan(args) => plan::run(&args, output),
             Self::Verify(args) => verify::run(&args, output),

@@ -83,6 +83,11 @@ fn follow(shell: &mut Shell, command: &str, way: &Way) {
                 contains(command, &ran.stderr, words);
             }
         }
+        Way::Refuses(words) => {
+            let ran = shell.run(command, "");
+            assert_eq!(ran.code, Some(1), "{command}: {}", ran.stdout);
+            contains(command, &ran.stderr, words);
+        }
         Way::InCi => {
             let run_there = [".ci/run", "xtask/src/checks.rs"];
             let runs = run_there.iter().any(|place| file(place).contains(command));

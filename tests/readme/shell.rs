@@ -74,6 +74,7 @@ impl Shell {
         bash.args(["-euo", "pipefail", "-c", &command_line])
             .current_dir(&home)
             .env("PATH", &self.path)
+            .env("HF_HUB_OFFLINE", "1")
             .env("HOME", &home)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

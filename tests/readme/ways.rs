@@ -14,11 +14,13 @@ pub enum Way {
     ServesAlone(&'static str),
     /// It works on a machine with a GPU; elsewhere it fails with these words.
     NeedsGpu(&'static [&'static str]),
+    /// It fails here, with these words.
+    Refuses(&'static [&'static str]),
     /// `.ci/run` runs it, or `cargo xtask ci`, word by word.
     InCi,
 }
 
-use Way::{AsBinary, InCi, NeedsGpu, Says, Serves, ServesAlone, Typed};
+use Way::{AsBinary, InCi, NeedsGpu, Refuses, Says, Serves, ServesAlone, Typed};
 
 /// Said once the pool takes requests; before that, "not ready: ..." says why it does not.
 const SERVES: &str = "ready: pipeline 0 serves";
@@ -72,6 +74,19 @@ pub const WAYS: &[(&str, Way)] = &[
     (
         "concord train new.yaml --dry-run --set max_steps=20",
         Says(&["steps ", "memory ", "disk "]),
+    ),
+    (
+        "concord merge out/mine -o out/merged",
+        Says(&["written in ", "out/merged"]),
+    ),
+    (
+        "concord export out/mine --gguf q8_0 -o mine.gguf",
+        Says(&["written as q8_0: mine.gguf"]),
+    ),
+    (
+        "concord push out/mine owner/name",
+        // The reader of the test has no access to the hub.
+        Refuses(&["HF_HUB_OFFLINE"]),
     ),
     (
         "concord coordinator --listen 0.0.0.0:7700",

@@ -1,4 +1,4 @@
-//! Writes a fine-tuned model as a Hugging Face folder.
+//! Writes a model as a Hugging Face folder.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,13 +9,19 @@ use concord_kernels::Tensor;
 use safetensors::Dtype;
 use serde_json::Value;
 
-use super::{ExportDtype, replace_file, write_tensors};
+use super::shards::{self, Planned};
+use super::source::{ExportSource, TunedTensors};
+use super::{ExportDtype, replace_file};
 use crate::companions::companions;
 use crate::error::ModelError;
 use crate::weights::ModelFolder;
 
-/// Writes a folder that transformers loads: `model.safetensors`, `config.json`, and the
-/// tokenizer's files and the chat templates of the base model, unchanged.
+/// Most bytes of tensors in a file, where nothing else is asked for: 5 GiB.
+pub const SHARD_BYTES: u64 = 5 << 30;
+
+/// Writes a folder that transformers loads: `model.safetensors`, or shards of [`SHARD_BYTES`] with
+/// their index, `config.json`, and the tokenizer's files and the chat templates of the base model,
+/// unchanged.
 ///
 /// `tensors` are the model's, by their Hugging Face names. With `dtype`, all are written in it, and
 /// the `dtype` in `config.json` is changed to match. Without it, each is written in the dtype that
@@ -47,13 +53,53 @@ pub fn save_model(
             });
         }
     }
+    let source = TunedTensors { base, tensors };
+    let form = FolderForm {
+        dtype,
+        shard_bytes: SHARD_BYTES,
+    };
+    save_source(folder, &source, form, &mut |_, _| ())
+}
+
+/// How a model is written as a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FolderForm {
+    /// The dtype of all tensors; none keeps that of each in the base model.
+    pub dtype: Option<ExportDtype>,
+    /// Most bytes of tensors in a file, unless one tensor has more.
+    pub shard_bytes: u64,
+}
+
+/// As [`save_model`], of numbers that are read, or computed, on the way: one piece of one tensor is
+/// in memory at a time. Where the tensors do not fit in one file of `shard_bytes`, they are written
+/// as shards with their index. `progress` is told the bytes of tensors that are written, and how
+/// many there are.
+///
+/// # Errors
+/// Those of the source; [`ModelError::BadTensor`] where a number is infinite in the dtype;
+/// [`ModelError::Io`].
+pub fn save_source(
+    folder: &Path,
+    source: &dyn ExportSource,
+    form: FolderForm,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), ModelError> {
+    let base = source.folder();
     fs::create_dir_all(folder).map_err(ModelError::io("make", folder))?;
-    write_tensors(&path, tensors, |name| {
-        dtype.unwrap_or(match base.dtype(name) {
-            Some(Dtype::BF16) => ExportDtype::BF16,
-            Some(Dtype::F16) => ExportDtype::F16,
-            _ => ExportDtype::F32,
-        })
+    let own = |name: &str| match base.dtype(name) {
+        Some(Dtype::BF16) => ExportDtype::BF16,
+        Some(Dtype::F16) => ExportDtype::F16,
+        _ => ExportDtype::F32,
+    };
+    let specs = base.config().tensors().into_iter();
+    let tensors: Vec<Planned> = specs
+        .map(|spec| (form.dtype.unwrap_or_else(|| own(&spec.name)), spec))
+        .collect();
+    let total = tensors.iter().map(shards::bytes).sum();
+    let mut written = 0;
+    shards::write(folder, source, tensors, form.shard_bytes, &mut |bytes| {
+        written += bytes;
+        progress(written, total);
     })?;
     for path in companions(base.dir())? {
         copy(&base.dir().join(&path), &folder.join(&path))?;
@@ -62,11 +108,26 @@ pub fn save_model(
         replace_file(&folder.join(name), |out| out.write_all(text.as_bytes()))?;
     }
     let to = folder.join("config.json");
-    let text = match dtype {
+    let text = match form.dtype {
         None => base.config_json().to_string(),
         Some(dtype) => with_dtype(base, dtype)?,
     };
     replace_file(&to, |out| out.write_all(text.as_bytes()))
+}
+
+/// The dtype in which a model's numbers are best written: nothing where each tensor keeps its own;
+/// of packed weights the `dtype` (`torch_dtype`) of `config.json`, else bf16.
+pub fn usual_dtype(base: &ModelFolder) -> Option<ExportDtype> {
+    let specs = base.config().tensors();
+    if !specs.iter().any(|spec| base.is_packed(&spec.name)) {
+        return None;
+    }
+    let config: Value = serde_json::from_str(base.config_json()).unwrap_or_default();
+    let named = |key: &str| config[key].as_str().map(str::to_string);
+    let named = named("dtype").or_else(|| named("torch_dtype"));
+    let known = [ExportDtype::F32, ExportDtype::BF16, ExportDtype::F16];
+    let found = |name: String| known.into_iter().find(|dtype| dtype.torch_name() == name);
+    Some(named.and_then(found).unwrap_or(ExportDtype::BF16))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), ModelError> {
@@ -84,11 +145,7 @@ fn with_dtype(base: &ModelFolder, dtype: ExportDtype) -> Result<String, ModelErr
     let text = base.config_json();
     let mut config: BTreeMap<String, Value> =
         serde_json::from_str(text).map_err(ModelError::json(&from))?;
-    let name = match dtype {
-        ExportDtype::F32 => "float32",
-        ExportDtype::BF16 => "bfloat16",
-        ExportDtype::F16 => "float16",
-    };
+    let name = dtype.torch_name();
     let mut keys = vec!["torch_dtype", "dtype"];
     keys.retain(|key| config.contains_key(*key));
     if keys.is_empty() {

@@ -18,30 +18,40 @@ pub fn replace_file(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), ModelError> {
+    let cannot = || ModelError::io("write", path);
+    replace_file_by(path, |out| write(out).map_err(cannot()))
+}
+
+/// As [`replace_file`], of what is read on the way: `write` has errors of its own, too.
+///
+/// # Errors
+/// As [`replace_file`], and those of `write`.
+pub fn replace_file_by(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), ModelError>,
+) -> Result<(), ModelError> {
     let partial = partial_path(path);
-    let result = write_whole(&partial, write).and_then(|()| fs::rename(&partial, path));
-    result.map_err(|error| {
+    let renamed = || fs::rename(&partial, path).map_err(ModelError::io("write", path));
+    let result = write_whole(path, &partial, write).and_then(|()| renamed());
+    result.inspect_err(|_| {
         // The half-written file is removed to free the disk. If that fails, too, the first error
         // is still the one to report.
         let _ = fs::remove_file(&partial);
-        ModelError::Io {
-            action: "write",
-            path: path.to_path_buf(),
-            source: error,
-        }
     })
 }
 
 fn write_whole(
+    path: &Path,
     partial: &Path,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(partial)?);
+    write: impl FnOnce(&mut dyn Write) -> Result<(), ModelError>,
+) -> Result<(), ModelError> {
+    let cannot = || ModelError::io("write", path);
+    let file = File::create(partial).map_err(cannot())?;
+    let mut out = BufWriter::with_capacity(1 << 20, file);
     write(&mut out)?;
     // A full disk may be reported only here.
-    out.into_inner()
-        .map_err(io::IntoInnerError::into_error)?
-        .sync_all()
+    let file = out.into_inner().map_err(io::IntoInnerError::into_error);
+    file.and_then(|file| file.sync_all()).map_err(cannot())
 }
 
 /// The path of the half-written file: in the same folder, so that the rename stays on one disk, and

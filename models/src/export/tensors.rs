@@ -24,6 +24,15 @@ pub enum ExportDtype {
 }
 
 impl ExportDtype {
+    /// The name in torch, and so in `config.json`.
+    pub fn torch_name(self) -> &'static str {
+        match self {
+            ExportDtype::F32 => "float32",
+            ExportDtype::BF16 => "bfloat16",
+            ExportDtype::F16 => "float16",
+        }
+    }
+
     pub(super) fn width(self) -> u64 {
         match self {
             ExportDtype::F32 => 4,
@@ -85,7 +94,7 @@ pub fn write_tensors(
         .collect::<Result<Vec<Entry<'_>>, KernelError>>()?;
     order.sort_by_key(|(dtype, name, _)| (*dtype, *name));
     for (dtype, name, tensor) in &order {
-        check_fits(*dtype, name, tensor).map_err(|source| ModelError::BadTensor {
+        check_fits(*dtype, (name, 0), tensor).map_err(|source| ModelError::BadTensor {
             path: path.to_path_buf(),
             source,
         })?;
@@ -103,7 +112,13 @@ pub fn write_tensors(
     })
 }
 
-fn check_fits(dtype: ExportDtype, name: &str, tensor: &Tensor) -> Result<(), KernelError> {
+/// Refuses a value that is not finite, or becomes infinite in the dtype. `tensor` may be a part of
+/// the one that is named, from an element on.
+pub(super) fn check_fits(
+    dtype: ExportDtype,
+    (name, first): (&str, usize),
+    tensor: &Tensor,
+) -> Result<(), KernelError> {
     match tensor
         .data()
         .iter()
@@ -112,7 +127,7 @@ fn check_fits(dtype: ExportDtype, name: &str, tensor: &Tensor) -> Result<(), Ker
         None => Ok(()),
         Some(index) => Err(KernelError::NotFinite {
             tensor: format!("{name} as {dtype:?}"),
-            index,
+            index: first + index,
             value: tensor.data()[index],
         }),
     }

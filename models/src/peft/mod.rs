@@ -5,8 +5,10 @@
 
 mod adapter;
 mod config;
+mod merged;
 mod notes;
 
 pub use adapter::Adapter;
+pub use merged::MergedModel;
 
 pub use crate::config::Projection;

@@ -23,6 +23,10 @@ pub use file::{TensorFile, map_bytes};
 pub use folder::{ModelFolder, TakeBytes};
 #[cfg(feature = "hub")]
 pub(crate) use gguf::gguf_parts;
+pub(crate) use gguf::{
+    Architecture, PRE_TOKENIZERS, PreTokenizer, RowOrder, alike, architecture_names, of_family,
+    pre_tokenizer, stored,
+};
 #[cfg(feature = "hub")]
 pub(crate) use quantized::OLDER_METHODS;
 pub use rows::{TakeRows, check_rows, runs_of_rows};

@@ -200,7 +200,7 @@ fn divisors(file: &mut GgufWriter, config: &Value) {
 
 /// The configuration, but for what GGUF has no key for, where llama.cpp has a rule: the scale of
 /// attention is that of a head, a StarCoder2 has no window; and divisors are f32.
-fn sayable(name: &str, mut config: Value) -> Value {
+pub fn sayable(name: &str, mut config: Value) -> Value {
     match name {
         "gemma2" | "gemma3" => config["query_pre_attn_scalar"] = config["head_dim"].clone(),
         "phi3" => config["rope_parameters"]["short_factor"] = json!([1.0, 1.125, 1.25]),

@@ -5,6 +5,7 @@ mod blocks;
 mod encoders;
 mod families;
 mod gguf;
+mod gguf_export;
 mod gguf_families;
 mod gguf_writer;
 mod gpt_oss;

@@ -22,6 +22,7 @@ use super::output_dir::{OutputDir, remove_folder};
 use super::{forget_state, in_words, watch};
 use crate::support::client::Client;
 use crate::support::job_file::JobFile;
+use crate::support::model_card;
 use crate::support::output::Output;
 use crate::support::result_weights;
 
@@ -132,6 +133,9 @@ async fn write_to(
         }
     }
     bundle.write_dir(&staging.join(PROOF))?;
+    let card = staging.join(model_card::FILE);
+    std::fs::write(&card, model_card::of_job(job, &bundle))
+        .with_context(|| format!("cannot write {}", card.display()))?;
     check(staging)
 }
 

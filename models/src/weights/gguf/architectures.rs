@@ -4,28 +4,28 @@ use crate::config::Family;
 
 /// An architecture, as `general.architecture` names it.
 #[derive(Debug)]
-pub(super) struct Architecture {
-    pub(super) name: &'static str,
+pub(crate) struct Architecture {
+    pub(crate) name: &'static str,
     /// The family of its files, but for those that say more.
-    pub(super) family: Family,
+    pub(crate) family: Family,
     /// Other families that its files may be of.
-    pub(super) others: &'static [Family],
+    pub(crate) others: &'static [Family],
     /// Whether the rows of each head of q and k are interleaved: llama.cpp rotates neighbours
     /// there, and transformers the two halves of a head.
-    pub(super) interleaves: bool,
+    pub(crate) interleaves: bool,
     /// Whether 1 has been added to the weights of norms.
-    pub(super) adds_one: bool,
+    pub(crate) adds_one: bool,
     /// Parts of a block that have another name in transformers than a Llama's.
-    pub(super) parts: &'static [(&'static str, &'static str)],
+    pub(crate) parts: &'static [(&'static str, &'static str)],
     /// What stands before the number of an expert in transformers, and the names of its gate, up
     /// and down projection.
-    pub(super) experts: Option<(&'static str, [&'static str; 3])>,
+    pub(crate) experts: Option<(&'static str, [&'static str; 3])>,
     /// Keys that are read beside those of all.
-    pub(super) keys: &'static [&'static str],
+    pub(crate) keys: &'static [&'static str],
     /// The number in norms: its key here and there.
-    pub(super) epsilon: [&'static str; 2],
+    pub(crate) epsilon: [&'static str; 2],
     /// The activation: key and value.
-    pub(super) activation: [&'static str; 2],
+    pub(crate) activation: [&'static str; 2],
 }
 
 const LLAMA: Architecture = Architecture {
@@ -163,12 +163,18 @@ static ARCHITECTURES: [Architecture; 11] = [
 ];
 
 /// All names, for messages.
-pub(super) fn names() -> String {
+pub(crate) fn names() -> String {
     let names: Vec<&str> = ARCHITECTURES.iter().map(|known| known.name).collect();
     names.join(", ")
 }
 
 /// The architecture of a name, if it is read.
-pub(super) fn find(name: &str) -> Option<&'static Architecture> {
+pub(crate) fn find(name: &str) -> Option<&'static Architecture> {
     ARCHITECTURES.iter().find(|known| known.name == name)
+}
+
+/// The architecture of the files of a family, if llama.cpp's are read.
+pub(crate) fn of_family(family: Family) -> Option<&'static Architecture> {
+    let is_of = |known: &&Architecture| known.family == family || known.others.contains(&family);
+    ARCHITECTURES.iter().find(is_of)
 }

@@ -124,7 +124,7 @@ pub(super) fn check(
 }
 
 /// Whether two values are the same, where GGUF holds numbers as f32.
-fn alike(a: Option<&Value>, b: Option<&Value>) -> bool {
+pub(crate) fn alike(a: Option<&Value>, b: Option<&Value>) -> bool {
     match (a, b) {
         (Some(Value::Number(a)), Some(Value::Number(b))) => {
             let narrow = |number: &serde_json::Number| number.as_f64().map(|number| number as f32);

@@ -16,7 +16,11 @@ mod tokenizer;
 mod tokenizer_pre;
 mod values;
 
+pub(crate) use architectures::{Architecture, names as architecture_names, of_family};
+pub(crate) use beside::alike;
 pub(super) use model::GgufModel;
+pub(crate) use names::{RowOrder, stored};
 #[cfg(feature = "hub")]
 pub(crate) use parts::gguf_parts;
 pub(super) use rows::GgufRows;
+pub(crate) use tokenizer_pre::{KNOWN as PRE_TOKENIZERS, PreTokenizer, named as pre_tokenizer};

@@ -16,7 +16,7 @@ pub(super) struct TensorName {
 
 /// How the rows of a tensor are ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RowOrder {
+pub(crate) enum RowOrder {
     /// As in transformers.
     Same,
     /// The two halves of each query head are interleaved: in the architecture `llama`, llama.cpp
@@ -102,6 +102,69 @@ pub(super) fn of(architecture: &Architecture, name: &str) -> Option<TensorName> 
     })
 }
 
+/// Where a tensor of transformers goes in GGUF.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredName {
+    /// Its name there; experts of a layer share one.
+    pub(crate) name: String,
+    /// Which expert it is of.
+    pub(crate) expert: Option<usize>,
+    pub(crate) order: RowOrder,
+    /// Whether 1 is added to the numbers.
+    pub(crate) adds_one: bool,
+}
+
+/// What the tensor `name` of transformers is in GGUF: the inverse of [`of`], if it has one.
+pub(crate) fn stored(architecture: &Architecture, name: &str) -> Option<StoredName> {
+    let (module, kind) = name.rsplit_once('.')?;
+    let whole = |part: String, expert| StoredName {
+        name: format!("{part}.{kind}"),
+        expert,
+        order: RowOrder::Same,
+        adds_one: false,
+    };
+    let ends = [
+        ("model.embed_tokens", "token_embd"),
+        ("model.norm", "output_norm"),
+        ("lm_head", "output"),
+    ];
+    let end = ends.iter().find(|(known, _)| *known == module);
+    let found = match end {
+        Some((_, part)) => whole((*part).to_string(), None),
+        None => {
+            let rest = module.strip_prefix("model.layers.")?;
+            let (layer, part) = rest.split_once('.')?;
+            let (part, expert) = stored_part(architecture, part)?;
+            whole(format!("blk.{layer}.{part}"), expert)
+        }
+    };
+    // The inverse says how it is read: an expert's tensor by the name of all of them.
+    let read = of(architecture, &found.name)?;
+    let is_same = match (&read.of_expert, found.expert) {
+        (Some(end), Some(expert)) => format!("{}.{expert}.{end}", read.name) == name,
+        _ => read.name == name,
+    };
+    is_same.then_some(StoredName {
+        order: read.order,
+        adds_one: read.has_one_added,
+        ..found
+    })
+}
+
+/// The part of a block that a module of a layer is, and the number of its expert.
+fn stored_part(architecture: &Architecture, module: &str) -> Option<(String, Option<usize>)> {
+    if let Some((experts, matrices)) = architecture.experts
+        && let Some(rest) = module.strip_prefix(experts)
+        && let Some((number, matrix)) = rest.strip_prefix('.').and_then(|r| r.split_once('.'))
+    {
+        let at = matrices.iter().position(|known| *known == matrix)?;
+        return Some((format!("{}_exps", OF_EXPERTS[at]), number.parse().ok()));
+    }
+    let mut parts = architecture.parts.iter().chain(PARTS);
+    let (part, _) = parts.find(|(_, known)| *known == module)?;
+    Some(((*part).to_string(), None))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::architectures::find;
@@ -157,6 +220,37 @@ mod tests {
         ] {
             assert_eq!(named("llama", none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn back_again() {
+        for (architecture, stored_name, expert) in [
+            ("llama", "blk.3.attn_k.weight", None),
+            ("gemma2", "blk.0.post_attention_norm.weight", None),
+            ("gemma3", "output_norm.weight", None),
+            ("phi3", "blk.2.attn_qkv.weight", None),
+            ("qwen2moe", "blk.4.ffn_gate_shexp.weight", None),
+            ("llama", "blk.1.ffn_down_exps.weight", Some(7)),
+        ] {
+            let architecture = find(architecture).unwrap();
+            let read = of(architecture, stored_name).unwrap();
+            let name = match (&read.of_expert, expert) {
+                (Some(end), Some(expert)) => format!("{}.{expert}.{end}", read.name),
+                _ => read.name.clone(),
+            };
+            let found = stored(architecture, &name).unwrap();
+            assert_eq!((found.name.as_str(), found.expert), (stored_name, expert));
+            assert_eq!(
+                (found.order, found.adds_one),
+                (read.order, read.has_one_added)
+            );
+        }
+        let qwen = find("qwen3").unwrap();
+        assert_eq!(
+            stored(qwen, "model.layers.0.mlp.experts.1.up_proj.weight"),
+            None
+        );
+        assert_eq!(stored(qwen, "model.layers.0.self_attn.sinks"), None);
     }
 
     #[test]

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 
 /// How a text is cut before pairs are merged.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct PreTokenizer {
-    pub(super) normalizer: Value,
-    pub(super) pre_tokenizer: Value,
+pub(crate) struct PreTokenizer {
+    pub(crate) normalizer: Value,
+    pub(crate) pre_tokenizer: Value,
     /// Whether a piece that is a token is taken as it is, without merges.
-    pub(super) ignores_merges: bool,
+    pub(crate) ignores_merges: bool,
     /// Whether a text begins with the BOS token, by default.
-    pub(super) adds_bos: bool,
+    pub(crate) adds_bos: bool,
 }
 
 /// Words with the character before them, numbers of up to three digits, runs of punctuation, white
@@ -44,11 +44,11 @@ const TEKKEN: &str = concat!(
 );
 
 /// The names that are known, for messages.
-pub(super) const KNOWN: &str = "llama-bpe, llama3, llama-v3, dbrx, smaug-bpe, qwen2, \
+pub(crate) const KNOWN: &str = "llama-bpe, llama3, llama-v3, dbrx, smaug-bpe, qwen2, \
     deepseek-r1-qwen, gpt-4o, llama4, tekken, gpt-2, phi-2, olmo, smollm, starcoder";
 
 /// The rule of a name, if it is known.
-pub(super) fn named(name: &str) -> Option<PreTokenizer> {
+pub(crate) fn named(name: &str) -> Option<PreTokenizer> {
     let plain = |pre_tokenizer: Value| PreTokenizer {
         normalizer: Value::Null,
         pre_tokenizer,
@@ -88,7 +88,7 @@ fn by(rule: &str) -> Value {
 }
 
 /// Maps bytes to characters, and cuts by the rule of GPT-2 where `by_rule` is true.
-pub(super) fn bytes(by_rule: bool) -> Value {
+pub(crate) fn bytes(by_rule: bool) -> Value {
     json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
            "use_regex": by_rule})
 }

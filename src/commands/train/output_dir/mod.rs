@@ -31,9 +31,10 @@ const LOCK_FILE: &str = ".concord-lock";
 /// The folder, within the output folder, in which the result is assembled.
 const STAGING_DIR: &str = ".concord-result";
 
-/// Names of files of a model or an adapter, and of the proof's folder, besides a model's
-/// companions.
-const RESULT_NAMES: [&str; 5] = [
+/// Names of files of a model or an adapter, of its card, and of the proof's folder, besides a
+/// model's companions.
+const RESULT_NAMES: [&str; 6] = [
+    "README.md",
     "adapter_config.json",
     "adapter_model.bin",
     "config.json",
