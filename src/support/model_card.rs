@@ -154,16 +154,17 @@ impl ModelCard<'_> {
 fn settings(bundle: &Bundle) -> Vec<(&'static str, String)> {
     let spec = &bundle.spec;
     let mut rows = Vec::new();
-    if let AdapterSpec::Lora {
-        rank,
-        alpha,
-        targets,
-        ..
-    } = &spec.adapter
-    {
-        rows.push(("lora_r", rank.to_string()));
-        rows.push(("lora_alpha", alpha.get().to_string()));
-        rows.push(("lora_target_modules", targets.join(", ")));
+    if let AdapterSpec::Lora(updates) = &spec.adapter {
+        rows.push(("lora_r", updates.rank.to_string()));
+        rows.push(("lora_alpha", updates.alpha.get().to_string()));
+        rows.push(("lora_target_modules", updates.targets.join(", ")));
+        if !updates.others.is_empty() {
+            let others = counted(updates.others.len() as u64, "module");
+            rows.push(("of another rank or alpha, or none", others));
+        }
+        if !updates.saved.is_empty() {
+            rows.push(("lora_modules_to_save", updates.saved.join(", ")));
+        }
     }
     let optimizer = &spec.optimizer;
     rows.extend([

@@ -94,7 +94,8 @@ fn the_base_and_the_adapter_become_one_model() {
 
     // In parts, and in a narrower dtype, which config.json names.
     let more = ["--dtype", "bf16", "--max-shard-size", "2K"];
-    let args = ["merge", arg(&at("adapter")), "-o", arg(&at("parts"))];
+    let (from, to) = (at("adapter"), at("parts"));
+    let args = ["merge", arg(&from), "-o", arg(&to)];
     concord([&args[..], &more].concat()).good();
     assert!(at("parts/model.safetensors.index.json").is_file());
     assert!(!at("parts/model.safetensors").exists());
@@ -116,7 +117,7 @@ fn the_base_and_the_adapter_become_one_model() {
         base.dir().to_path_buf(),
         base.file("config.json"),
     ] {
-        let args = ["merge", arg(&at("adapter")), "-o", arg(&place)];
+        let args = ["merge", arg(&from), "-o", arg(&place)];
         concord(args).refused(&["--output", "is there already"]);
     }
     assert_eq!(names(base.dir()), before);
@@ -130,17 +131,11 @@ fn a_merged_model_computes_what_its_adapter_does() {
     let home = tempfile::tempdir().unwrap();
     let at = |name: &str| home.path().join(name);
     adapter(&base, &at("adapter"));
-    concord(["merge", arg(&at("adapter")), "-o", arg(&at("merged"))]).good();
+    let (from, merged, exported) = (at("adapter"), at("merged"), at("f32.gguf"));
+    concord(["merge", arg(&from), "-o", arg(&merged)]).good();
     for kind in ["f32", "q8_0", "q4_k_m"] {
         let file = at(&format!("{kind}.gguf"));
-        let args = [
-            "export",
-            arg(&at("adapter")),
-            "--gguf",
-            kind,
-            "-o",
-            arg(&file),
-        ];
+        let args = ["export", arg(&from), "--gguf", kind, "-o", arg(&file)];
         let said = concord(args).good().stdout;
         assert!(said.contains(kind), "{said}");
     }
@@ -160,11 +155,11 @@ fn a_merged_model_computes_what_its_adapter_does() {
     assert_eq!(text(at("f32.gguf")), expected);
     let args = [
         "export",
-        arg(&at("merged")),
+        arg(&merged),
         "--gguf",
         "f32",
         "-o",
-        arg(&at("f32.gguf")),
+        arg(&exported),
     ];
     concord(args).refused(&["f32.gguf", "is there already"]);
 }

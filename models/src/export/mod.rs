@@ -1,5 +1,5 @@
-//! Writes safetensors files, Hugging Face folders and GGUF files. Each file is replaced whole or not
-//! at all.
+//! Writes safetensors files, Hugging Face folders and GGUF files. Each file is replaced whole or
+//! not at all.
 
 mod folder;
 mod generated;

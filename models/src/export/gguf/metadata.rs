@@ -61,6 +61,18 @@ pub(super) fn of(
     }
     put(architecture.epsilon[0], MetaValue::F32(config.norm_eps));
     put("rope.freq_base", MetaValue::F32(config.rope.theta as f32));
+    attention(config, architecture, &mut put);
+    experts(config, architecture, &mut put);
+    scaling(config, &mut put);
+    out
+}
+
+/// Windows, soft caps, and the rotary embedding of the layers with a window.
+fn attention(
+    config: &DecoderConfig,
+    architecture: &Architecture,
+    put: &mut impl FnMut(&str, MetaValue),
+) {
     let has = |key: &str| architecture.keys.contains(&key);
     let window = config.sliding_window.iter().flatten().next().copied();
     let is_phi = config.family == Family::Phi3;
@@ -73,7 +85,10 @@ pub(super) fn of(
     if has("attention.sliding_window_pattern") {
         let unwindowed = config.unwindowed().first().map(|layer| layer + 1);
         if let Some(pattern) = unwindowed.filter(|pattern| *pattern != GEMMA_3_PATTERN) {
-            put("attention.sliding_window_pattern", size(pattern));
+            put(
+                "attention.sliding_window_pattern",
+                MetaValue::U32(pattern as u32),
+            );
         }
     }
     for (key, cap) in [
@@ -91,9 +106,6 @@ pub(super) fn of(
     {
         put("rope.freq_base_swa", MetaValue::F32(local.theta as f32));
     }
-    experts(config, architecture, &mut put);
-    scaling(config, &mut put);
-    out
 }
 
 fn experts(

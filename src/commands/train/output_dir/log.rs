@@ -122,7 +122,7 @@ impl StepLog {
     /// The lines of the first `steps` steps, as far as they are known.
     pub fn history(&self, steps: u32) -> Vec<Value> {
         let lines = self.lines.iter();
-        let first = lines.take_while(|((done, _), _)| *done <= u64::from(steps));
+        let first = lines.take_while(|((done, ..), _)| *done <= u64::from(steps));
         first
             .filter_map(|(_, line)| serde_json::from_str(line).ok())
             .collect()
