@@ -52,13 +52,13 @@ fn restart(pool: &mut Pool, train: &Process) {
     pool.start_coordinator();
 }
 
-/// What happens to a pool while its job runs.
-type Meanwhile = fn(&mut Pool, &Process);
+/// The workers of a pool, how the job is submitted, and what happens to the pool meanwhile.
+type Case<'a> = (&'a [&'a [&'a str]], &'a [&'a str], fn(&mut Pool, &Process));
 
 #[test]
 fn an_evaluated_job_has_one_hash_on_every_pool() {
     let Some(shared) = shared() else { return };
-    let cases: [(&[&[&str]], &[&str], Meanwhile); 4] = [
+    let cases: [Case<'_>; 4] = [
         (&[ONE], &[], |_, _| {}),
         (&[ONE, PORTABLE, ONE, ONE], &["--plan", "2x2"], |_, _| {}),
         (&[ONE, PORTABLE, ONE], &["--plan", "2x1"], kill_second),

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::chosen::Chosen;
 use crate::error::DataError;
 use crate::files::{self, FileForm};
 use crate::rows::{EachRow, Row, skip_space};
 use crate::source::DatasetSource;
-use crate::split::Chosen;
 use crate::unpack::Unpacked;
 use crate::{array_rows, line_rows, separated_rows};
 

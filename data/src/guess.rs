@@ -4,12 +4,12 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::chosen::Chosen;
 use crate::each_row;
 use crate::error::DataError;
 use crate::fields;
 use crate::files::{self, FileForm};
 use crate::source::{DatasetKind, DatasetSource};
-use crate::split::Chosen;
 
 /// Fields that say of which kind a row is: the first that a row has all of counts.
 const SIGNS: [(&[&str], DatasetKind); 8] = [

@@ -17,6 +17,7 @@
 mod alpaca;
 mod array_rows;
 mod chat;
+mod chosen;
 mod completion;
 mod conversation;
 mod each_row;

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::chosen::Chosen;
 use crate::each_row;
 use crate::error::DataError;
 use crate::example::Example;
@@ -11,7 +12,6 @@ use crate::row_example;
 use crate::rows::Row;
 use crate::sequences::{DataCounts, Grouping, SequenceView, Sequencer, Sequences, Sink};
 use crate::source::{DatasetKind, DatasetSource};
-use crate::split::Chosen;
 use crate::{text, token_rows, tokens};
 
 /// What was read of some data sets.

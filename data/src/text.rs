@@ -10,13 +10,13 @@ use std::path::PathBuf;
 
 use concord_text::{PieceStream, Pieces};
 
+use crate::chosen::Chosen;
 use crate::error::DataError;
 use crate::fields;
 use crate::files::{self, FileForm};
 use crate::loader::DataLoader;
 use crate::sequences::{DataCounts, Sequencer, Sink};
 use crate::source::{DatasetSource, ExcessLength};
-use crate::split::Chosen;
 use crate::text_chunks;
 use crate::{each_row, rows};
 

@@ -75,9 +75,10 @@ pub(crate) fn lanes<const N: usize>(
     let mut blocks = [lows, [high; N], [low_stream; N], [high_stream; N]];
     let mut key = halves(seed);
     for _ in 0..ROUNDS {
-        for lane in 0..N {
-            let words = round([0, 1, 2, 3].map(|word: usize| blocks[word][lane]), key);
-            (0..4).for_each(|word| blocks[word][lane] = words[word]);
+        let [first, second, third, fourth] = &mut blocks;
+        let lanes = first.iter_mut().zip(second).zip(third).zip(fourth);
+        for (((a, b), c), d) in lanes {
+            [*a, *b, *c, *d] = round([*a, *b, *c, *d], key);
         }
         key = next(key);
     }

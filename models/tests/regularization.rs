@@ -1,5 +1,5 @@
-//! Dropout, noise, smoothed targets and z-loss: the same on every device, in every packing, and with
-//! gradients that are those of the loss.
+//! Dropout, noise, smoothed targets and z-loss: the same on every device, in every packing, and
+//! with gradients that are those of the loss.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -45,7 +45,7 @@ pub use training::{
     Leaf, LeafPhase, LoraUpdates, LossLimit, MicrobatchLoss, ModelPlace, MomentFormat, Optimizer,
     Order, Origin, OtherUpdate, Patience, Plan, Port, PortKind, PrecisionSpec, RateSchedule,
     Regularization, Replica, ScheduleKind, Slot, StepRecord, StepWork, TensorNorm, TensorState,
-    TrainedTensor, UpdateOf, UpdateRule, draw, held_out, leaf_root, ledger, microbatch_digest,
+    TrainedTensor, UpdateRule, UpdateSize, draw, held_out, leaf_root, ledger, microbatch_digest,
     tree,
 };
 

@@ -14,7 +14,7 @@ use concord_models::train::{
 };
 use concord_proto::{
     AdapterSpec, CurveFromZero, Edge, JobSpec, Layers, LoraUpdates, ModelPlace, MomentFormat,
-    OtherUpdate, ScheduleKind, UpdateOf, UpdateRule,
+    OtherUpdate, ScheduleKind, UpdateRule, UpdateSize,
 };
 
 use crate::RuntimeError;
@@ -61,7 +61,7 @@ pub fn trainable(adapter: &AdapterSpec) -> Result<Trainable, RuntimeError> {
 /// [`RuntimeError`] for a projection that does not exist, and for an invalid rank or scale.
 pub fn lora(updates: &LoraUpdates) -> Result<LoraSpec, RuntimeError> {
     updates.validate().map_err(RuntimeError::Unsupported)?;
-    let shape = |update: UpdateOf| UpdateShape {
+    let shape = |update: UpdateSize| UpdateShape {
         rank: update.rank,
         alpha: update.alpha.get(),
     };
@@ -86,7 +86,7 @@ pub fn updates(lora: &LoraSpec, config: &DecoderConfig) -> LoraUpdates {
         .map(|target| config.projection_name(*target).to_string())
         .collect();
     targets.sort();
-    let update = |shape: UpdateShape| UpdateOf {
+    let update = |shape: UpdateShape| UpdateSize {
         rank: shape.rank,
         alpha: shape.alpha.into(),
     };

@@ -171,7 +171,7 @@ fn settings(bundle: &Bundle) -> Vec<(&'static str, String)> {
         ("steps", spec.steps.to_string()),
         (
             "sequences a step",
-            counted(u64::from(spec.sequences_per_step()), "sequence"),
+            counted(spec.sequences_per_step(), "sequence"),
         ),
         (
             "learning_rate",

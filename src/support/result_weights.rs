@@ -10,7 +10,7 @@ use concord_models::ModelError;
 use concord_models::config::UpdateShape;
 use concord_models::peft::{Adapter, ShapeOptions};
 use concord_models::weights::{ModelFolder, TensorFile};
-use concord_proto::{AdapterSpec, Claim, Digest, LoraUpdates, UpdateOf};
+use concord_proto::{AdapterSpec, Claim, Digest, LoraUpdates, UpdateSize};
 use concord_runtime::tensor_blob;
 use concord_verify::training::bundle::Bundle;
 use serde_json::{Value, json};
@@ -191,11 +191,11 @@ fn compare(
 
 /// What PEFT is told of the shape of an adapter whose updates are on `modules`.
 fn shape_options(updates: &LoraUpdates, modules: impl Iterator<Item = String>) -> ShapeOptions {
-    let shape = |update: UpdateOf| UpdateShape {
+    let shape = |update: UpdateSize| UpdateShape {
         rank: update.rank,
         alpha: update.alpha.get(),
     };
-    let common = UpdateOf {
+    let common = UpdateSize {
         rank: updates.rank,
         alpha: updates.alpha,
     };

@@ -29,7 +29,8 @@ impl Device {
         tensor(&[rows], losses)
     }
 
-    /// As [`Self::cross_entropy`], of the loss that `form` describes: with `lse = ln(sum(e^logit))`,
+    /// As [`Self::cross_entropy`], of the loss that `form` describes: with
+    /// `lse = ln(sum(e^logit))`,
     /// `(1 - smoothing) (lse - logit[target]) + smoothing (lse - mean(logit)) + z_loss lse^2`.
     /// Logits become `p (1 + 2 z_loss lse)`: their gradient, but for
     /// `(1 - smoothing) onehot + smoothing / vocab`, which is left to subtract.

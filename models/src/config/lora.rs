@@ -100,8 +100,8 @@ impl LoraSpec {
         })
     }
 
-    /// Whether it is in the form of [`Self::of_model`] but for projections that the model lacks, and
-    /// the modules that are trained whole are some of those that can be.
+    /// Whether it is in the form of [`Self::of_model`] but for projections that the model lacks,
+    /// and the modules that are trained whole are some of those that can be.
     pub fn is_canonical(&self, config: &DecoderConfig) -> bool {
         let can_be = config.modules_to_save();
         if !self.saved.is_subset(&can_be) {

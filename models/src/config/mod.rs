@@ -204,8 +204,8 @@ impl DecoderConfig {
         self.family.parts()
     }
 
-    /// The factor on the embedding that noise on it gets as well: in Gemma the factor is part of the
-    /// embedding, whose output gets the noise.
+    /// The factor on the embedding that noise on it gets as well: in Gemma the factor is part of
+    /// the embedding, whose output gets the noise.
     pub(crate) fn noise_multiplier(&self) -> f64 {
         match self.family {
             Family::Gemma | Family::Gemma2 | Family::Gemma3 => 1.0,

@@ -1,6 +1,7 @@
 //! A run of layers of the decoder, with the embedding before the first layer and the head after the
 //! last. A layer of experts may be cut between two stages, or more.
 
+mod head_end;
 mod load;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::cache::KvCache;
 use super::embedding::Embedding;
 use super::experts::BankTape;
 use super::gradients::{Gradients, TensorUse};
-use super::head::{HeadLoss, OutputHead};
+use super::head::OutputHead;
 use super::layer_rest::LayerRest;
 use super::linear::Backward;
 use super::pass::{CachePass, MicrobatchPass, PassContext};
@@ -370,70 +371,7 @@ impl Stage {
         }
     }
 
-    /// Logits `[m, v]` of hidden states `[m, d]`.
-    ///
-    /// # Errors
-    /// [`KernelError::Cuda`] where a GPU fails.
-    ///
-    /// # Panics
-    /// On a stage without the head.
-    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, KernelError> {
-        let head = self.head.as_ref().expect("only the last stage has logits");
-        let device = &self.options.device;
-        let precision = self.options.precisions.activations;
-        device.on_its_threads(|| {
-            let _activations = device.account(MemoryPurpose::Activations);
-            head.logits(device, hidden, precision)
-        })
-    }
-
-    /// The loss of a microbatch, and the gradients of the head where it is trained.
-    ///
-    /// # Errors
-    /// [`KernelError::NotFinite`] where loss or gradient overflow; [`KernelError::Cuda`] where a
-    /// GPU fails.
-    ///
-    /// # Panics
-    /// On a stage without the head.
-    pub fn loss(
-        &self,
-        batch: &Batch,
-        hidden: &Tensor,
-        gradients: &mut Gradients,
-    ) -> Result<HeadLoss, KernelError> {
-        let head = self.head.as_ref().expect("only the last stage has a loss");
-        let device = &self.options.device;
-        let _gradients = device.account(MemoryPurpose::Gradients);
-        let targets = device.targets(&batch.targets)?;
-        let atoms = Atoms::of(batch.sequences.clone());
-        let form = batch.regularization.loss();
-        let mut run = self.run(&atoms, None, gradients);
-        let mut loss = head.loss(&mut run, hidden, &targets, form)?;
-        Tensor::new(&[1], vec![loss.sum])?.check_finite("loss")?;
-        device.canonicalise(&mut [("gradient of the loss", &mut loss.d_hidden)])?;
-        Ok(loss)
-    }
-
-    /// The sum of the losses of a microbatch, as [`Self::loss`] gives it, without gradients.
-    ///
-    /// # Errors
-    /// As [`Self::loss`].
-    ///
-    /// # Panics
-    /// On a stage without the head.
-    pub fn loss_alone(&self, batch: &Batch, hidden: &Tensor) -> Result<f32, KernelError> {
-        let head = self.head.as_ref().expect("only the last stage has a loss");
-        let device = &self.options.device;
-        let targets = device.targets(&batch.targets)?;
-        let atoms = Atoms::of(batch.sequences.clone());
-        let precision = self.options.precisions.activations;
-        let form = batch.regularization.loss();
-        let sum = head.loss_alone((device, &atoms), precision, hidden, &targets, form)?;
-        Tensor::new(&[1], vec![sum])?.check_finite("loss")?;
-        Ok(sum)
-    }
-
-    fn run<'a>(
+    pub(super) fn run<'a>(
         &'a self,
         atoms: &'a Atoms,
         drops: Option<Drops<'a>>,

@@ -153,36 +153,21 @@ impl TrainingBytes {
             let wanted = trained.iter().filter(|tensor| wanted(tensor.place));
             wanted.map(|tensor| elements(&tensor.shape)).sum()
         };
-        let in_layer = match &run.trainable {
-            // Where layers differ by the adapter, all count as the largest.
-            Trainable::Lora(lora) if !(lora.others.is_empty() && lora.saved.is_empty()) => (0
-                ..config.layers as u32)
-                .map(|layer| elements(&|place| place == TensorPlace::Layer(layer)))
-                .max()
-                .unwrap_or(0),
-            _ => {
-                let in_layers = elements(&|place| matches!(place, TensorPlace::Layer(_)));
-                in_layers / (config.layers as u64).max(1)
-            }
-        };
+        let in_layer = largest_layer(config, &trained);
         let at_start = elements(&|place| place == TensorPlace::Embed);
         let at_end = elements(&|place| match place {
             TensorPlace::FinalNorm | TensorPlace::Head => true,
             TensorPlace::Embed => config.tie_embeddings,
             TensorPlace::Layer(_) => false,
         });
-        // Low-rank factors are coded as well; a fully trained weight is counted in `held`.
-        let factors = match run.trainable {
-            Trainable::Lora(_) => 2,
-            Trainable::Full | Trainable::Nothing => 0,
+        // Low-rank factors are coded as well; a fully trained weight is counted in `held`. Of
+        // tensors that are trained whole beside an adapter a stage holds f32 or codes, where it may
+        // have packed blocks of others.
+        let (factors, whole) = match run.trainable {
+            Trainable::Lora(_) => (2, 4),
+            Trainable::Full | Trainable::Nothing => (0, 0),
         };
         let part = |weights, elements| PartBytes::new(weights, elements, run);
-        // Of tensors that are trained whole beside an adapter a stage holds f32 or codes, where it
-        // may have packed blocks of others.
-        let whole = match run.trainable {
-            Trainable::Lora(_) => 4,
-            Trainable::Full | Trainable::Nothing => 0,
-        };
         let tokens = u64::from(run.micro_batch_size) * u64::from(run.sequence_len);
         let (tape, boundary) = (
             tokens * tape(config, &run.trainable),
@@ -278,6 +263,17 @@ fn trains_head(config: &DecoderConfig, trainable: &Trainable) -> bool {
     }
 }
 
+/// Trained elements of a layer. Where layers differ, all count as the largest.
+fn largest_layer(config: &DecoderConfig, trained: &[TrainableTensor]) -> u64 {
+    let mut layers = vec![0; config.layers];
+    for tensor in trained {
+        if let TensorPlace::Layer(layer) = tensor.place {
+            layers[layer as usize] += elements(&tensor.shape);
+        }
+    }
+    layers.into_iter().max().unwrap_or(0)
+}
+
 /// Trained elements of the expert that has most.
 fn largest_expert(trained: &[TrainableTensor]) -> u64 {
     let mut sums: BTreeMap<(TensorPlace, u32), u64> = BTreeMap::new();
@@ -337,8 +333,8 @@ fn pass(config: &DecoderConfig, drops: bool) -> u64 {
 }
 
 /// Bytes of the loss: the logits of an atom of tokens as f32 and codes, and as much for what a
-/// smoothed target spreads; the hidden states, and, where the head is trained, its gradients on each
-/// level of the tree over atoms.
+/// smoothed target spreads; the hidden states, and, where the head is trained, its gradients on
+/// each level of the tree over atoms.
 fn logits(config: &DecoderConfig, run: &TrainingRun) -> u64 {
     let sequence = u64::from(run.sequence_len);
     let tokens = sequence.min(Atoms::TOKENS as u64);

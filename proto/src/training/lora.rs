@@ -29,12 +29,12 @@ pub struct OtherUpdate {
     /// Its module, such as `model.layers.0.self_attn.q_proj`.
     pub module: String,
     /// The shape of its update; `None` where it has none.
-    pub update: Option<UpdateOf>,
+    pub update: Option<UpdateSize>,
 }
 
 /// Rank and scale of an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct UpdateOf {
+pub struct UpdateSize {
     /// As [`LoraUpdates::rank`].
     pub rank: u32,
     /// As [`LoraUpdates::alpha`].
@@ -47,12 +47,12 @@ impl LoraUpdates {
     /// # Errors
     /// A sentence naming what does not hold.
     pub fn validate(&self) -> Result<(), String> {
-        let common = UpdateOf {
+        let common = UpdateSize {
             rank: self.rank,
             alpha: self.alpha,
         };
         let others = self.others.iter().filter_map(|other| other.update);
-        for UpdateOf { rank, alpha } in others.chain([common]) {
+        for UpdateSize { rank, alpha } in others.chain([common]) {
             let alpha = alpha.get();
             if !(1..=RANK_MAX).contains(&rank) || !alpha.is_finite() || alpha <= 0.0 {
                 return Err(format!("an update of rank {rank} and alpha {alpha}"));

@@ -30,7 +30,7 @@ pub use job::{
     TrainedTensor,
 };
 pub use layers::{Edge, Layers};
-pub use lora::{LoraUpdates, OtherUpdate, UpdateOf};
+pub use lora::{LoraUpdates, OtherUpdate, UpdateSize};
 pub use optimizer::{MomentFormat, Optimizer, UpdateRule};
 pub use order::{BatchPlan, held_out, microbatch_digest};
 pub use plan::{Plan, Replica, Slot};

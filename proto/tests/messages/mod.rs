@@ -243,7 +243,7 @@ impl Source {
             targets: self.list(Self::text),
             others: self.list(|s| OtherUpdate {
                 module: s.text(),
-                update: s.flag().then(|| UpdateOf {
+                update: s.flag().then(|| UpdateSize {
                     rank: s.u32(),
                     alpha: s.bits(),
                 }),

@@ -26,7 +26,8 @@ pub(super) const ROWS: [KeyRow; 97] = [
     row("lora_alpha_pattern", Read("`lora_alpha_pattern`")),
     row("peft_layers_to_transform", Read("`peft_layers_to_transform`")),
     row("peft_layers_pattern", Read("`peft_layers_pattern`")),
-    row("lora_target_modules", Read("`lora_target_modules`; a text that is an expression is for whole names")),
+    row("lora_target_modules", Read("`lora_target_modules`; a text that is an expression is for \
+        whole names")),
     row("lora_target_linear", Read("true: all projections")),
     row("lora_target_parameters", Unless { values: &[""], set: "null",
         else_: "parameters are not adapted by themselves: name projections in \
