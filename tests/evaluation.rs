@@ -94,7 +94,7 @@ fn patience_ends_a_job_and_the_best_state_is_its_result() {
                 early_stopping_patience: 2\nlr_scheduler: constant";
     let job = small_job(pool.dir.path(), &shared, 60, 5, more);
     let text = std::fs::read_to_string(&job).unwrap();
-    std::fs::write(&job, text.replace("1e-2", "0.3")).unwrap();
+    std::fs::write(&job, text.replace("1e-2", "0.1")).unwrap();
     let result = result(&pool.train(&job, &["--min-workers", "1"]));
     let found = evaluations(pool.dir.path());
     assert_eq!(result["stopped_early"], true, "{result}");

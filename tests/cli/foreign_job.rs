@@ -159,8 +159,7 @@ fn other_tokens_than_the_tokenizers_are_refused() {
     case.train(&with("</s>"), &["--dry-run"]).good();
     let ran = case.train(&with("<|im_end|>"), &["--dry-run"]);
     // Whose file it is was said before the tokenizer was read.
-    let words =
-        "error: `eos_token` is \"<|im_end|>\", and the tokenizer of base_model has \"</s>\"";
+    let words = "error: `eos_token` is \"<|im_end|>\", and the model's tokenizer has \"</s>\"";
     assert!(
         ran.code == Some(1) && ran.stderr.contains(words),
         "{ran:#?}"

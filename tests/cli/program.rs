@@ -39,7 +39,13 @@ impl Ran {
                 self.stderr
             );
         }
-        assert_eq!(self.stdout, "", "a refusal leaves stdout empty");
+        // With --json the error is an object as well.
+        let is_error = self.stdout.starts_with("{\"event\":\"error\"");
+        let is_alone = self.stdout.lines().count() == 1;
+        assert!(
+            self.stdout.is_empty() || is_error && is_alone,
+            "a refusal leaves nothing else on stdout: {self:#?}"
+        );
     }
 }
 

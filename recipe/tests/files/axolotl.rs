@@ -140,7 +140,7 @@ fn axolotl_shapes_of_adapters() {
     values(
         &found,
         &[
-            ("lora_rank_pattern", "{\"q_proj\":4}"),
+            ("lora_rank_pattern", "{q_proj:4}"),
             ("peft_layers_to_transform", "[0,1]"),
             ("peft_layers_pattern", "layers"),
             ("lora_modules_to_save", "[embed_tokens,lm_head]"),

@@ -261,7 +261,7 @@ fn check_expected(job: &JobFile, tokenizer: &TextTokenizer) -> anyhow::Result<()
         };
         if own != Some(expected.text.as_str()) {
             bail!(
-                "`{}` is {:?}, and the tokenizer of base_model has {}: put it into the model's \
+                "`{}` is {:?}, and the model's tokenizer has {}: put it into the model's \
                  tokenizer_config.json, or remove the key",
                 expected.key,
                 expected.text,

@@ -52,10 +52,11 @@ fn steps(job: &JobFile) -> Steps {
 fn every_value_is_read() {
     let job = parse(JOB).unwrap();
     assert_eq!(job.base_model, "models/small");
-    assert_eq!(
-        job.datasets,
-        [DatasetSource::new("a.txt", DatasetKind::Text)]
-    );
+    let text = DatasetSource {
+        seed: 7,
+        ..DatasetSource::new("a.txt", DatasetKind::Text)
+    };
+    assert_eq!(job.datasets, [text]);
     assert_eq!(
         (job.adapter, job.sequence_len, job.micro_batch_size),
         (AdapterKind::Lora, 128, 2)
@@ -264,7 +265,7 @@ const OUT_OF_RANGE: &[(&str, &str)] = &[
     ),
     (
         "lora_target_modules: []",
-        "a list of at least one projection",
+        "a list of at least one name, all-linear, or a regular expression",
     ),
     ("lora_target_modules: [q_prj]", "q_prj"),
 ];
@@ -285,7 +286,7 @@ fn a_value_out_of_range_is_refused_with_what_is_allowed() {
 #[test]
 fn checkpoints_follow_from_steps_and_epochs() {
     let settled = |line: &str| {
-        let job = with("", line).unwrap();
+        let job = with("save_steps", line).unwrap();
         // 30 steps of 16 sequences: three passes.
         let steps = job.timing.settle(160, 2, 8).unwrap();
         (steps.save, steps.has_folders, job.save_total_limit)
