@@ -92,7 +92,8 @@ impl Chosen {
 
 /// Which of `count` rows are drawn: the share of them, rounded down, whose hashes are smallest.
 fn draw(count: u64, share: f64, seed: u64) -> Vec<bool> {
-    let wanted = (count as f64 * share) as usize;
+    // A share such as 1/49 of 49 rows is one, although it is rounded.
+    let wanted = (count as f64 * share + 1e-9) as usize;
     let mut order: Vec<(u64, u64)> = (0..count).map(|row| (hash(seed, row), row)).collect();
     order.sort_unstable();
     let mut drawn = vec![false; count as usize];

@@ -192,6 +192,6 @@ mod tests {
         infinite[scale..scale + 4].copy_from_slice(&f32::INFINITY.to_le_bytes());
         assert!(refused(&infinite, MomentForm::Bits8, &[300]).contains("the scale inf"));
         let due = check(&first, MomentForm::F32, MomentKind::First, &[300]).unwrap_err();
-        assert_eq!(due, "it is a moment of Bits8, and not of F32");
+        assert_eq!(due, "it is a moment in 8 bits, and not in f32");
     }
 }

@@ -102,7 +102,9 @@ fn files(folder: &Path) -> anyhow::Result<Vec<PushedFile>> {
         for entry in std::fs::read_dir(&place).with_context(cannot)? {
             let entry = entry.with_context(cannot)?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with('.') || name.starts_with("checkpoint-") {
+            // These two name paths of this machine.
+            let is_private = name == "log.jsonl" || name == "report.html" || name == "runs";
+            if name.starts_with('.') || name.starts_with("checkpoint-") || is_private {
                 continue;
             }
             let path = match below.as_str() {

@@ -59,6 +59,16 @@ impl EventFile {
         if self.last.is_some_and(|last| step <= last) {
             return Ok(());
         }
+        self.more(time, step, values)?;
+        self.last = Some(step);
+        Ok(())
+    }
+
+    /// Writes values beside those of a step.
+    ///
+    /// # Errors
+    /// Where the disk is full, for example.
+    pub fn more(&mut self, time: f64, step: u64, values: &[(&str, f64)]) -> anyhow::Result<()> {
         let mut summary = Message::default();
         for (tag, value) in values {
             let mut entry = Message::default();
@@ -70,9 +80,7 @@ impl EventFile {
         event.double(1, time);
         event.varint(2, step);
         event.bytes(5, &summary.0);
-        self.append(&event.0)?;
-        self.last = Some(step);
-        Ok(())
+        self.append(&event.0)
     }
 
     /// Has TensorBoard forget what follows `step`.

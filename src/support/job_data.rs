@@ -12,7 +12,7 @@ use super::{hub_data, load_in, loaded_model};
 /// # Errors
 /// Naming the data set, and for a length also what is wrong with model or data.
 pub fn prepare(job: &mut JobFile) -> anyhow::Result<()> {
-    for source in &mut job.datasets {
+    for source in job.all_datasets_mut() {
         hub_data::find(source)?;
     }
     if job.is_longest {
@@ -30,7 +30,7 @@ fn longest(job: &JobFile) -> anyhow::Result<u32> {
     let config = folder.config();
     let most = config.max_positions.min(LEN_MAX as usize) as u32;
     let is_joined = |source: &DatasetSource| source.kind == DatasetKind::Text;
-    if job.sample_packing || job.datasets.iter().any(is_joined) {
+    if job.sample_packing || job.all_datasets().any(is_joined) {
         return Ok(most);
     }
     let tokenizer = folder.tokenizer().ok();
@@ -46,9 +46,10 @@ fn longest(job: &JobFile) -> anyhow::Result<u32> {
         progress: &mut |_| {},
     };
     let mut found = 2;
-    let loaded = loader.each(&job.datasets, &mut |sequence| {
-        found = found.max(sequence.tokens.len() as u32);
-    });
-    loaded?;
+    for sets in [&job.datasets[..], job.test_datasets()] {
+        loader.each(sets, &mut |sequence| {
+            found = found.max(sequence.tokens.len() as u32);
+        })?;
+    }
     Ok(found)
 }

@@ -23,6 +23,8 @@ enum CardKind {
     Adapter,
     Tuned,
     Merged,
+    /// A model whose numbers were written again.
+    Converted,
 }
 
 /// What a card says.
@@ -81,7 +83,7 @@ pub fn merged(model: &TunedModel) -> anyhow::Result<String> {
     let card = ModelCard {
         kind: match adapter {
             Some(_) => CardKind::Merged,
-            None => CardKind::Tuned,
+            None => CardKind::Converted,
         },
         base: &base,
         bundle: bundle.as_ref(),
@@ -98,6 +100,7 @@ impl ModelCard<'_> {
         let what = match self.kind {
             CardKind::Adapter => format!("A LoRA adapter for `{shown}`"),
             CardKind::Tuned => format!("A full fine-tune of `{shown}`"),
+            CardKind::Converted => format!("`{shown}`, written anew, maybe in another dtype"),
             CardKind::Merged => format!("`{shown}` with a LoRA adapter merged into it"),
         };
         let _ = write!(text, "\n# {name}\n\n{what}, written by Concord.\n");
@@ -116,7 +119,9 @@ impl ModelCard<'_> {
     fn front(&self, base: Option<&str>) -> String {
         let (library, relation) = match self.kind {
             CardKind::Adapter => ("peft", "adapter"),
-            CardKind::Tuned | CardKind::Merged => ("transformers", "finetune"),
+            CardKind::Tuned | CardKind::Converted | CardKind::Merged => {
+                ("transformers", "finetune")
+            }
         };
         let mut text = format!("---\nlibrary_name: {library}\npipeline_tag: text-generation\n");
         if let Some(base) = base {
@@ -126,7 +131,7 @@ impl ModelCard<'_> {
             );
         }
         text.push_str("tags:\n- concord\n");
-        if self.kind != CardKind::Tuned {
+        if matches!(self.kind, CardKind::Adapter | CardKind::Merged) {
             text.push_str("- lora\n");
         }
         text.push_str("---\n");
@@ -136,6 +141,10 @@ impl ModelCard<'_> {
     fn verification(&self) -> &'static str {
         match (self.kind, self.bundle) {
             (_, None) => "",
+            (CardKind::Converted, _) => {
+                "\n## Verification\n\nThe hash is that of the training, whose folder has the \
+                 proof and the weights that it is of.\n"
+            }
             (CardKind::Merged, _) => {
                 "\n## Verification\n\nThe hash is that of the training of the adapter, whose \
                  folder has the proof.\nMerging it again gives the same bytes.\n"
@@ -165,10 +174,17 @@ fn settings(bundle: &Bundle) -> Vec<(&'static str, String)> {
         if !updates.saved.is_empty() {
             rows.push(("lora_modules_to_save", updates.saved.join(", ")));
         }
+        let dropout = spec.regularization.lora_dropout.get();
+        if dropout > 0.0 {
+            rows.push(("lora_dropout", dropout.to_string()));
+        }
     }
     let optimizer = &spec.optimizer;
     rows.extend([
-        ("steps", spec.steps.to_string()),
+        (
+            "steps",
+            spec.updates_before(bundle.records.len() as u32).to_string(),
+        ),
         (
             "sequences a step",
             counted(spec.sequences_per_step(), "sequence"),
@@ -181,8 +197,15 @@ fn settings(bundle: &Bundle) -> Vec<(&'static str, String)> {
         ("weight_decay", optimizer.weight_decay.get().to_string()),
         ("max_grad_norm", optimizer.max_grad_norm.get().to_string()),
     ]);
-    if let Some(record) = bundle.records.last() {
+    let mut updates = bundle.records.iter();
+    if let Some(record) = updates.rfind(|record| !spec.is_evaluation(record.step)) {
         rows.push(("loss of the last step", format!("{:.4}", record.loss.get())));
+    }
+    let mut evaluations = bundle.records.iter();
+    if let Some(record) = evaluations.rfind(|record| spec.is_evaluation(record.step)) {
+        rows.push(("loss on held-out data", format!("{:.4}", record.loss.get())));
+    }
+    if let Some(record) = bundle.records.last() {
         rows.push(("hash", format!("`{}`", record.digest())));
     }
     rows.push(("job", format!("`{}`", spec.id())));

@@ -238,6 +238,18 @@ fn check_config(path: &Path, expected: &ShapeOptions) -> anyhow::Result<()> {
             &expected.target_modules.join(", "),
         ));
     }
+    // Each would make another model of the same tensors.
+    for key in [
+        "use_rslora",
+        "use_dora",
+        "fan_in_fan_out",
+        "layers_to_transform",
+        "exclude_modules",
+    ] {
+        if !matches!(config[key], Value::Null | Value::Bool(false)) {
+            return Err(differ(key, &Value::Null));
+        }
+    }
     let ranks = json!(expected.rank_pattern);
     let alphas = json!(expected.alpha_pattern);
     let saved = json!(expected.modules_to_save.as_deref().unwrap_or_default());

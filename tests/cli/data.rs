@@ -197,7 +197,7 @@ fn a_preview_shows_what_is_learnt() {
     );
     // Instructions are turns of a conversation where the model has a template for them.
     let ran = preview(&[]).good();
-    assert!(ran.stderr.contains("`type: instruct`"), "{ran:?}");
+    assert!(ran.stdout.contains("`type: instruct`"), "{ran:?}");
     let job = model.file("job.yaml");
     let text = format!(
         "{{base_model: {}, datasets: [{{path: {}, type: instruct, max_samples: 2}}],\n\

@@ -120,10 +120,28 @@ impl Adapter {
         model: &DecoderConfig,
         base_model: &str,
     ) -> Result<(), ModelError> {
+        self.save_with_dropout(folder, (model, base_model), 0.0)
+    }
+
+    /// As [`Self::save`], of an adapter that was trained with this dropout.
+    ///
+    /// # Errors
+    /// As [`Self::save`].
+    pub fn save_with_dropout(
+        &self,
+        folder: &Path,
+        (model, base_model): (&DecoderConfig, &str),
+        dropout: f32,
+    ) -> Result<(), ModelError> {
         std::fs::create_dir_all(folder).map_err(ModelError::io("make", folder))?;
         let dtype = |_: &str| ExportDtype::F32;
         write_tensors(&folder.join(WEIGHTS_FILE), &self.tensors, dtype)?;
-        written::write(&folder.join(CONFIG_FILE), &self.lora, (model, base_model))
+        written::write(
+            &folder.join(CONFIG_FILE),
+            &self.lora,
+            (model, base_model),
+            dropout,
+        )
     }
 }
 

@@ -103,6 +103,7 @@ pub(super) fn write(
     path: &Path,
     lora: &LoraSpec,
     (model, base_model): (&DecoderConfig, &str),
+    dropout: f32,
 ) -> Result<(), ModelError> {
     let targets = lora.targets.iter();
     let targets = targets.map(|target| model.projection_name(*target).to_string());
@@ -122,7 +123,7 @@ pub(super) fn write(
         init_lora_weights: true,
         layers_to_transform: None,
         lora_alpha: shape.lora_alpha,
-        lora_dropout: 0.0,
+        lora_dropout: dropout,
         modules_to_save: shape.modules_to_save,
         peft_type: "LORA",
         r: shape.r,

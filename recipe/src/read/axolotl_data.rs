@@ -193,7 +193,8 @@ fn rows(b: &mut JobBuilder, at: &str, dataset: &mut Dataset) {
         (Some(of), None | Some(0.0)) if of > 1.0 && of.fract() == 0.0 => {
             dataset.weight = Some(1.0 / of);
             b.note(format!(
-                "`{}`: one row in {of} is drawn by `seed`, as many as in Axolotl, not the same",
+                "`{}`: one row in {of} is drawn by `seed`, rounded down; in Axolotl \
+                 they are others, and rounded up",
                 key("shards")
             ));
         }

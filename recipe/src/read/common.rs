@@ -291,7 +291,8 @@ pub fn decay(b: &mut JobBuilder, key: &str, is_full: bool, default: Option<f64>)
         (None, Some(default)) => b.default("weight_decay", default, key),
         (None, None) => {}
     }
-    if is_full && given.or(default).is_some_and(|decay| decay != 0.0) {
+    let trains_norms = is_full || b.out.setting("lora_modules_to_save").is_some();
+    if trains_norms && given.or(default).is_some_and(|decay| decay != 0.0) {
         b.default("weight_decay_exempt", "norms_and_biases", key);
     }
 }

@@ -153,20 +153,35 @@ impl<'a> Saver<'a> {
 /// the lines of the log. What Concord does not count, such as operations, is 0.
 fn trainer_state(ingested: &Ingested, job: &JobFile, steps: u32, history: &[Value]) -> Value {
     let spec = &ingested.spec;
-    let of_step = spec.sequences_per_step() as f64 / ingested.sequences.max(1) as f64;
+    let held_out = spec.evaluation.map_or(0, |of| of.held_out.sequences());
+    let learnt = ingested.sequences.saturating_sub(held_out.into()).max(1);
+    let of_step = spec.sequences_per_step() as f64 / learnt as f64;
     let epoch = |steps: u64| steps as f64 * of_step;
+    let is_evaluation = |line: &&Value| line["event"] == "evaluation";
     let logged = history.iter().map(|line| {
-        json!({
-            "epoch": epoch(line["step"].as_u64().unwrap_or_default()),
-            "grad_norm": line["grad_norm"], "learning_rate": line["learning_rate"],
-            "loss": line["loss"], "step": line["step"],
-        })
+        let (epoch, step) = (
+            epoch(line["step"].as_u64().unwrap_or_default()),
+            &line["step"],
+        );
+        match is_evaluation(&line) {
+            true => json!({ "epoch": epoch, "eval_loss": line["eval_loss"], "step": step }),
+            false => json!({
+                "epoch": epoch, "grad_norm": line["grad_norm"],
+                "learning_rate": line["learning_rate"], "loss": line["loss"], "step": step,
+            }),
+        }
     });
     let logged: Vec<Value> = logged.collect();
-    let tokens: u64 = history.iter().filter_map(|l| l["tokens"].as_u64()).sum();
+    let updates = history.iter().filter(|line| !is_evaluation(line));
+    let tokens: u64 = updates.filter_map(|line| line["tokens"].as_u64()).sum();
+    let mut best = history.iter().filter(is_evaluation);
+    let best = best.rfind(|line| line["is_best"] == true);
+    let of_best = |key: &str| best.map_or(Value::Null, |line| line[key].clone());
+    let every = spec.evaluation.map_or(500, |evaluation| evaluation.every);
     json!({
-        "best_global_step": null, "best_metric": null, "best_model_checkpoint": null,
-        "epoch": epoch(steps.into()), "eval_steps": 500, "global_step": steps,
+        "best_global_step": of_best("step"), "best_metric": of_best("eval_loss"),
+        "best_model_checkpoint": null,
+        "epoch": epoch(steps.into()), "eval_steps": every, "global_step": steps,
         "is_hyper_param_search": false, "is_local_process_zero": true,
         "is_world_process_zero": true, "log_history": logged, "logging_steps": 1,
         "max_steps": spec.steps, "num_input_tokens_seen": tokens,

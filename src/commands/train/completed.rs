@@ -39,7 +39,8 @@ pub struct Evaluated {
 #[derive(Default)]
 pub struct StepSums {
     steps: u32,
-    evaluated: Option<Evaluated>,
+    /// Losses on held-out sequences, by the steps before them.
+    evaluations: Vec<(u32, f32)>,
     loss: f32,
     tokens: u64,
     time: Duration,
@@ -49,18 +50,13 @@ impl StepSums {
     /// Takes in an event. For the last one, returns the outcome.
     pub fn add(&mut self, event: &JobEvent) -> Option<Completed> {
         match event {
-            JobEvent::Evaluated {
-                step,
-                loss,
-                is_best,
-                ..
-            } => {
-                let last = loss.get();
-                let best = match self.evaluated {
-                    Some(before) if !is_best => before.best,
-                    _ => (last, *step),
-                };
-                self.evaluated = Some(Evaluated { last, best });
+            JobEvent::Evaluated { step, loss, .. } => {
+                self.evaluations.retain(|(before, _)| before < step);
+                self.evaluations.push((*step, loss.get()));
+                None
+            }
+            JobEvent::Voided { from_step } => {
+                self.evaluations.retain(|(before, _)| before <= from_step);
                 None
             }
             JobEvent::Step {
@@ -88,10 +84,23 @@ impl StepSums {
                 inconclusive: *inconclusive,
                 steps: self.steps,
                 loss: self.loss,
-                evaluated: self.evaluated,
+                evaluated: self.evaluated(),
                 tokens_per_second: self.tokens as f64 / self.time.as_secs_f64().max(1e-6),
             }),
             _ => None,
         }
+    }
+
+    /// The lowest loss is that of an evaluation after a step, where there is one; of several equal
+    /// ones the first.
+    fn evaluated(&self) -> Option<Evaluated> {
+        let (_, last) = *self.evaluations.last()?;
+        let after_steps = self.evaluations.iter().filter(|(step, _)| *step > 0);
+        let best = after_steps.min_by(|a, b| a.1.total_cmp(&b.1));
+        let (step, loss) = *best.or(self.evaluations.last())?;
+        Some(Evaluated {
+            last,
+            best: (loss, step),
+        })
     }
 }

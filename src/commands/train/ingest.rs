@@ -118,7 +118,7 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
         schedule: job.schedule(&steps),
         precision: job.precision,
         loss_limit: job.loss_limit,
-        evaluation: evaluation(job, &data, &steps),
+        evaluation: evaluation(job, &data, &steps)?,
         regularization: job.regularization(),
     };
     spec.validate()?;
@@ -126,7 +126,7 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
         true => KeptFormats::of(&folder)?,
         false => KeptFormats::default(),
     };
-    let profile = profile::training(folder.config(), &run, &kept);
+    let profile = profile::training(folder.config(), &with_evaluation(&run, &spec), &kept);
     let of_data = u128::from(data.tokens) * u128::from(spec.sequences_per_step());
     Ok(Ingested {
         step_tokens: (of_data / u128::from(data.sequences.max(1))) as u64,
@@ -142,10 +142,30 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
     })
 }
 
+/// What a stage holds at most: it keeps what it got for every microbatch of an evaluation, too.
+fn with_evaluation(run: &TrainingRun, spec: &JobSpec) -> TrainingRun {
+    let mut run = run.clone();
+    if let Some(evaluation) = &spec.evaluation {
+        run.microbatches = run.microbatches.max(evaluation.microbatches());
+        run.micro_batch_size = run.micro_batch_size.max(evaluation.micro_batch_size);
+    }
+    run
+}
+
 /// The evaluation of the job, where something is held out.
-fn evaluation(job: &JobFile, data: &JobData, steps: &Steps) -> Option<EvaluationSpec> {
-    let (evaluation, held_out) = (job.evaluation.as_ref()?, data.held_out?);
-    Some(evaluation.spec(held_out, job.micro_batch_size, &job.timing, steps.steps))
+fn evaluation(
+    job: &JobFile,
+    data: &JobData,
+    steps: &Steps,
+) -> anyhow::Result<Option<EvaluationSpec>> {
+    let Some(evaluation) = &job.evaluation else {
+        return Ok(None);
+    };
+    let Some(held_out) = data.held_out else {
+        bail!("nothing is left of what is held out, so there is nothing to take the loss on");
+    };
+    let spec = evaluation.spec(held_out, job.micro_batch_size, &job.timing, steps);
+    Ok(Some(spec))
 }
 
 /// The model that is tuned.

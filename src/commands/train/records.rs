@@ -84,6 +84,11 @@ impl Board {
                 ];
                 file.scalars(now(), u64::from(*step) + 1, &values)
             }
+            JobEvent::Evaluated { step, loss, .. } if is_news => file.more(
+                now(),
+                u64::from(*step),
+                &[("eval/loss", f64::from(loss.get()))],
+            ),
             JobEvent::Voided { from_step } if is_news => {
                 file.forget_after(now(), u64::from(*from_step))
             }

@@ -69,8 +69,11 @@ fn facts(history: &[Value], result: &Value, checkpoints: &[u32]) -> Vec<(&'stati
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let tokens: u64 = history.iter().filter_map(|l| l["tokens"].as_u64()).sum();
-    let micros: u64 = history.iter().filter_map(|l| l["micros"].as_u64()).sum();
+    let sum = |key: &str| -> u64 {
+        let steps = history.iter().filter(|line| line["event"] == "step");
+        steps.filter_map(|line| line[key].as_u64()).sum()
+    };
+    let (tokens, micros) = (sum("tokens"), sum("micros"));
     let rate = result["tokens_per_second"].as_f64().unwrap_or_default();
     let folders = checkpoints
         .iter()
@@ -103,11 +106,15 @@ fn all_series(history: &[Value]) -> Vec<Series> {
         }
     };
     let rate = |line: &Value| {
+        if line["event"] != "step" {
+            return None;
+        }
         let seconds = line["micros"].as_f64()? / 1e6;
         Some(line["tokens"].as_f64()? / seconds.max(1e-6))
     };
     vec![
         of("Loss", &|line| line["loss"].as_f64()),
+        of("Loss on held-out data", &|line| line["eval_loss"].as_f64()),
         of("Gradient norm", &|line| line["grad_norm"].as_f64()),
         of("Learning rate", &|line| line["learning_rate"].as_f64()),
         of("Tokens a second", &rate),

@@ -141,7 +141,8 @@ pub(super) fn save_weights(
                 tensors,
             };
             let base = base_model_name(&job.base_model)?;
-            adapter.save(folder, ingested.folder.config(), &base)?;
+            let of = (ingested.folder.config(), &*base);
+            adapter.save_with_dropout(folder, of, job.lora_dropout)?;
         }
         None => {
             let dtype = Some(export::ExportDtype::F32);

@@ -100,6 +100,14 @@ impl HubUpload {
         if response.status() == 409 {
             return Ok(true);
         }
+        // A token may write to this repository and make none.
+        if response.status() == 403 {
+            let url = format!("{}/api/models/{repo}", self.endpoint);
+            let found = self.authorized(self.agent.get(&url)).call();
+            if found.is_ok_and(|found| found.status() == 200) {
+                return Ok(true);
+            }
+        }
         self.answer(response, "create the repository")?;
         Ok(false)
     }

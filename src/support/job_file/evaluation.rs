@@ -9,7 +9,7 @@ use concord_recipe::Saves;
 use super::datasets;
 use super::given::GivenJob;
 use super::keys::Keys;
-use super::timing::JobTiming;
+use super::timing::{JobTiming, Steps};
 
 /// Keys that say how the loss on held-out rows is taken.
 const OF_EVALUATION: [&str; 7] = [
@@ -96,7 +96,7 @@ impl Evaluation {
         held_out: HeldOut,
         micro_batch_size: u32,
         timing: &JobTiming,
-        steps: u32,
+        steps: &Steps,
     ) -> EvaluationSpec {
         let least = held_out.sequences().div_ceil(MICROBATCHES_MAX);
         EvaluationSpec {

@@ -204,6 +204,19 @@ impl JobFile {
         }
     }
 
+    /// As [`Self::all_datasets`].
+    pub fn all_datasets_mut(&mut self) -> impl Iterator<Item = &mut DatasetSource> {
+        let rows = self
+            .evaluation
+            .as_mut()
+            .map(|evaluation| &mut evaluation.rows);
+        let held: &mut [DatasetSource] = match rows {
+            Some(HeldRows::Sets(sets)) => sets,
+            _ => &mut [],
+        };
+        self.datasets.iter_mut().chain(held)
+    }
+
     /// What is learnt, then what is held out as a whole.
     pub fn all_datasets(&self) -> impl Iterator<Item = &DatasetSource> {
         self.datasets.iter().chain(self.test_datasets())

@@ -21,7 +21,7 @@ pub struct JobTiming {
 }
 
 /// Steps of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Steps {
     pub steps: u32,
     /// Steps of warm-up.
@@ -30,6 +30,8 @@ pub struct Steps {
     pub save: u32,
     /// Whether checkpoints are also written as folders in `output_dir`.
     pub has_folders: bool,
+    /// How often the data are gone through.
+    pub epochs: f64,
 }
 
 impl JobTiming {
@@ -99,7 +101,12 @@ impl JobTiming {
         let warmup = self.warmup.steps(steps);
         let of_step = batch as f64 * accumulation as f64;
         let passes = steps as f64 * of_step / sequences as f64;
-        let epochs = self.length.num_epochs.unwrap_or(passes);
+        // With a limit of steps the data may be gone through less often than was asked for.
+        let asked = self
+            .length
+            .num_epochs
+            .filter(|_| self.length.max_steps.is_none());
+        let epochs = asked.unwrap_or(passes);
         Ok(Steps {
             steps: count,
             warmup: whole(warmup).unwrap_or(u32::MAX).min(STEPS_MAX),
@@ -107,12 +114,13 @@ impl JobTiming {
                 .unwrap_or(STEPS_MAX)
                 .min(STEPS_MAX),
             has_folders: self.has_folders,
+            epochs,
         })
     }
 
-    /// Updates from one evaluation to the next, in a job of so many.
-    pub fn every(&self, times: Saves, steps: u32) -> u32 {
-        let every = times.every(steps.into(), self.length.num_epochs);
+    /// Updates from one evaluation to the next.
+    pub fn every(&self, times: Saves, steps: &Steps) -> u32 {
+        let every = times.every(steps.steps.into(), Some(steps.epochs));
         u32::try_from(every)
             .unwrap_or(STEPS_MAX)
             .clamp(1, STEPS_MAX)
@@ -126,7 +134,11 @@ impl JobTiming {
 
 /// When an own job file asks for checkpoints, and whether they become folders.
 fn saves(keys: &Keys) -> anyhow::Result<(Saves, bool)> {
-    let steps = keys.whole_if("save_steps")?;
+    // The key has a default, which is not what was asked for.
+    let steps = match keys.has("save_steps") {
+        true => Some(keys.whole("save_steps")?),
+        false => None,
+    };
     let often = keys.exact_if("saves_per_epoch")?;
     if often.is_some() && steps.is_some() {
         return Err(keys.idle("saves_per_epoch", "beside `save_steps`"));

@@ -33,6 +33,8 @@ pub fn check_computed(
         "the losses are not those of its microbatches"
     } else if !norms.iter().map(|norm| norm.tensor).eq(held) {
         "the norms are not those of its tensors"
+    } else if !are_numbers(losses) {
+        "a loss is no number"
     } else {
         return Ok(());
     };
@@ -43,6 +45,11 @@ pub fn check_computed(
     })
 }
 
+/// Whether all losses are finite: workers stop at others, which no rule could compare.
+fn are_numbers(losses: &[MicrobatchLoss]) -> bool {
+    losses.iter().all(|loss| loss.sum.get().is_finite())
+}
+
 /// Checks that scalars of a step have a loss for each microbatch and a norm for each trained tensor
 /// (none for an evaluation), and count `targets` predicted tokens.
 ///
@@ -51,6 +58,9 @@ pub fn check_computed(
 pub fn check_scalars(spec: &JobSpec, scalars: &Scalars, targets: u64) -> Result<(), &'static str> {
     if !losses_cover(&scalars.losses, 0..spec.microbatches_of(scalars.step)) {
         return Err("they have not one loss for each microbatch");
+    }
+    if !are_numbers(&scalars.losses) {
+        return Err("they have a loss that is no number");
     }
     let tensors = scalars.norms.iter().map(|norm| norm.tensor);
     let with_norms = match spec.is_evaluation(scalars.step) {

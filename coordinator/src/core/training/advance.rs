@@ -103,7 +103,10 @@ impl TrainingJob {
     /// Whether the next step has to wait for that, because the present state is to be stored, too,
     /// and one flush replaces another.
     pub(super) fn is_held_by_save(&self) -> bool {
-        let is_next = self.is_to_save() || self.planning.is_handed_over() || self.all_committed();
+        let is_next = self.is_to_save()
+            || self.best_is_to_be_stored()
+            || self.planning.is_handed_over()
+            || self.all_committed();
         is_next && self.is_saving_earlier()
     }
 
@@ -117,7 +120,8 @@ impl TrainingJob {
     pub(super) fn drop_checkpoints(&mut self, context: &mut EventContext) {
         let oldest = self.audits.oldest_step();
         let floor = oldest.unwrap_or(self.committed.steps());
-        let is_done = self.all_committed() && self.audits.are_closed();
+        let is_done =
+            self.all_committed() && self.committed.is_stored() && self.audits.are_closed();
         let waits = |steps| self.saves.wait_for(steps);
         // Once nobody can be convicted any more, no state is gone back to.
         let steps = match is_done {

@@ -6,13 +6,17 @@ use concord_proto::{F32Bits, StepRecord, StepWork};
 use super::{EventContext, TrainingJob};
 
 impl TrainingJob {
-    /// Fails a job whose losses say that it has diverged. Says whether it does.
+    /// Fails a job whose losses say that it has diverged, once nobody can be convicted of having
+    /// made them up. Says whether the job is held or ended by that.
     pub(super) fn fails_by_its_loss(&mut self, context: &mut EventContext) -> bool {
         let Some(limit) = self.spec().loss_limit else {
             return false;
         };
         if !self.committed.course().has_diverged(self.spec()) {
             return false;
+        }
+        if !self.audits.are_closed() {
+            return true;
         }
         let step = self.spec().updates_before(self.committed.steps());
         let loss = self.committed.last_loss().map_or(f32::NAN, F32Bits::get);

@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use concord_proto::client::RunOptions;
 use concord_proto::{JobSpec, StepWork};
 
+/// Most states that wait for a client, whatever it asks for: they have values and moments.
+const WAITING_MAX: usize = 8;
+
 /// The states in the store that wait for a client, by their steps of the chain.
 #[derive(Debug)]
 pub(super) struct Saves {
@@ -25,7 +28,7 @@ impl Saves {
     ) -> Self {
         let mut saves = Self {
             every: options.checkpoint_every,
-            most: options.checkpoints_kept as usize,
+            most: (options.checkpoints_kept as usize).min(WAITING_MAX),
             waiting: BTreeSet::new(),
         };
         for steps in stored {

@@ -18,7 +18,7 @@ pub fn check(output: &Path, job: &JobFile) -> anyhow::Result<()> {
     if let Some(adapter) = &job.initial_adapter {
         check_folder(output, "initial_adapter", adapter)?;
     }
-    for source in &job.datasets {
+    for source in job.all_datasets() {
         check_file(output, &source.path)?;
     }
     Ok(())
