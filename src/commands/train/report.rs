@@ -70,8 +70,8 @@ fn facts(history: &[Value], result: &Value, checkpoints: &[u32]) -> Vec<(&'stati
         other => other.to_string(),
     };
     let sum = |key: &str| -> u64 {
-        let steps = history.iter().filter(|line| line["event"] == "step");
-        steps.filter_map(|line| line[key].as_u64()).sum()
+        let updates = history.iter().filter(|line| line["event"] != "evaluation");
+        updates.filter_map(|line| line[key].as_u64()).sum()
     };
     let (tokens, micros) = (sum("tokens"), sum("micros"));
     let rate = result["tokens_per_second"].as_f64().unwrap_or_default();
@@ -106,7 +106,7 @@ fn all_series(history: &[Value]) -> Vec<Series> {
         }
     };
     let rate = |line: &Value| {
-        if line["event"] != "step" {
+        if line["event"] == "evaluation" {
             return None;
         }
         let seconds = line["micros"].as_f64()? / 1e6;
