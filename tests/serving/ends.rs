@@ -147,14 +147,11 @@ fn sigterm_lets_answers_end_and_leaves_nothing() {
             .collect();
         server.has_active(4);
         server.signal("TERM");
+        // A request that came before the signal was seen would be a fifth answer.
+        until("the start of the end", || server.words().contains("SIGTERM"));
         // Another request is refused, and told when to come back.
         let url = format!("{}/v1/completions", server.url);
-        let body = json!({ "prompt": "x", "max_tokens": 1 });
-        let mut refused = (0, None, String::new());
-        until("a refusal", || {
-            refused = ask(&url, Some(&body));
-            refused.0 != 200
-        });
+        let refused = ask(&url, Some(&json!({ "prompt": "x", "max_tokens": 1 })));
         assert!(refused.0 == 503 && refused.1.is_some(), "{refused:?}");
         let drained = tasks.into_iter().map(|task| task.join().unwrap());
         assert_eq!(drained.collect::<Vec<_>>(), alone);
