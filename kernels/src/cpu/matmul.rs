@@ -43,8 +43,42 @@ use crate::isa::Isa;
 /// Where the depths differ, `out` is not `a.rows * b.rows` long, or an operand's strides leave its
 /// codes.
 pub fn matmul(cpu: &Cpu, a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
-    check_product(&a, &b, out);
+    check_product(&a, &b, out.len());
     let output = TaskOutput::new(out, b.rows);
+    // SAFETY: the operands have been checked, and the output is borrowed.
+    unsafe { multiply(cpu.isa(), Some(cpu), &a, &b, output) };
+}
+
+/// As [`matmul`], into memory of its own, which is not cleared before.
+///
+/// # Panics
+/// As [`matmul`].
+pub fn product(cpu: &Cpu, a: Operand<'_>, b: Operand<'_>) -> Vec<f32> {
+    let len = a.rows.checked_mul(b.rows).expect("the output has a size");
+    check_product(&a, &b, len);
+    let mut out = Vec::with_capacity(len);
+    let output = TaskOutput::not_filled(out.spare_capacity_mut(), b.rows);
+    // SAFETY: the operands have been checked. Every path writes each element of the output, and
+    // reads none where nothing is added to it.
+    unsafe {
+        multiply(cpu.isa(), Some(cpu), &a, &b, output);
+        out.set_len(len);
+    }
+    out
+}
+
+/// `out = fma(factor, product, out)` with the product of [`matmul`]: what an update of low rank
+/// adds to a projection, without a pass of its own.
+///
+/// # Panics
+/// As [`matmul`].
+pub fn scaled_add_product(cpu: &Cpu, a: Operand<'_>, b: Operand<'_>, factor: f32, out: &mut [f32]) {
+    check_product(&a, &b, out.len());
+    if !adds_as_it_finishes(cpu.isa(), &a, &b) {
+        let product = product(cpu, a, b);
+        return super::elementwise::scaled_add_assign(cpu, out, factor, &product);
+    }
+    let output = TaskOutput::new(out, b.rows).scaled_add(factor);
     // SAFETY: the operands have been checked, and the output is borrowed.
     unsafe { multiply(cpu.isa(), Some(cpu), &a, &b, output) };
 }
@@ -54,7 +88,7 @@ pub fn matmul(cpu: &Cpu, a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
 /// # Panics
 /// As [`matmul`].
 pub fn matmul_serial(isa: Isa, a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
-    check_product(&a, &b, out);
+    check_product(&a, &b, out.len());
     // SAFETY: the operands have been checked, and the output is borrowed.
     unsafe { multiply(isa, None, &a, &b, TaskOutput::new(out, b.rows)) };
 }
@@ -86,6 +120,25 @@ unsafe fn multiply(
     dot::matmul(isa, cpu, a, b, output);
 }
 
+/// Whether the product takes the packed path, which can add its results to what the output holds.
+fn adds_as_it_finishes(isa: Isa, a: &Operand<'_>, b: &Operand<'_>) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return isa.is_available()
+        && isa != Isa::Portable
+        && a.rows * a.depth * b.rows > 0
+        && !is_few(isa, a, b);
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// Whether packing B costs more than it saves.
+#[cfg(target_arch = "x86_64")]
+fn is_few(isa: Isa, a: &Operand<'_>, b: &Operand<'_>) -> bool {
+    /// Sums of so many products are integers that f64 holds.
+    const FEW_DEPTH: usize = 1 << 22;
+    a.rows <= few_rows(isa, a, b) && a.depth <= FEW_DEPTH && b.depth_stride == 1
+}
+
 /// Whether the product was one for the paths written for an instruction set, which the machine has.
 #[cfg(target_arch = "x86_64")]
 fn multiply_by_vectors(
@@ -95,9 +148,7 @@ fn multiply_by_vectors(
     b: &Operand<'_>,
     output: TaskOutput<'_>,
 ) -> bool {
-    /// Sums of so many products are integers that f64 holds.
-    const FEW_DEPTH: usize = 1 << 22;
-    let is_few = a.rows <= few_rows(isa, a, b) && a.depth <= FEW_DEPTH && b.depth_stride == 1;
+    let is_few = is_few(isa, a, b);
     match isa {
         // SAFETY: the machine has the instruction set; `check` has seen the strides and the output.
         Isa::Avx512 if is_few => unsafe { avx512_dot::matmul(cpu, a, b, output) },
@@ -129,13 +180,9 @@ fn few_rows(isa: Isa, a: &Operand<'_>, b: &Operand<'_>) -> usize {
     }
 }
 
-fn check_product(a: &Operand<'_>, b: &Operand<'_>, out: &[f32]) {
+fn check_product(a: &Operand<'_>, b: &Operand<'_>, len: usize) {
     assert_eq!(a.depth, b.depth, "the summed axes differ");
-    assert_eq!(
-        Some(out.len()),
-        a.rows.checked_mul(b.rows),
-        "the output's size"
-    );
+    assert_eq!(Some(len), a.rows.checked_mul(b.rows), "the output's size");
     check(a);
     check(b);
 }

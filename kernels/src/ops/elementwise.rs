@@ -18,7 +18,7 @@ impl Device {
             let b = b.on(gpu)?;
             return cuda::elementwise::add_assign(gpu, a.unique_on(gpu)?, &b);
         }
-        add_assign(a.values_mut()?, &b.values()?);
+        self.host_add(a.values_mut()?, &b.values()?);
         Ok(())
     }
 
@@ -68,8 +68,15 @@ impl Device {
 
     fn host_scaled_add(&self, a: &mut [f32], factor: f32, b: &[f32]) {
         match self {
-            Self::Cpu(cpu) => cpu::elementwise::scaled_add_assign(cpu.isa(), a, factor, b),
+            Self::Cpu(cpu) => cpu::elementwise::scaled_add_assign(cpu, a, factor, b),
             _ => scaled_add_assign(a, factor, b),
+        }
+    }
+
+    pub(super) fn host_add(&self, a: &mut [f32], b: &[f32]) {
+        match self {
+            Self::Cpu(cpu) => cpu::elementwise::add_assign(cpu, a, b),
+            _ => add_assign(a, b),
         }
     }
 
@@ -84,7 +91,12 @@ impl Device {
                 cuda::elementwise::scaled(gpu, &x.on(gpu)?, factor)?,
             );
         }
-        tensor(x.shape(), scaled(&x.values()?, factor))
+        let values = x.values()?;
+        let scaled = match self {
+            Self::Cpu(cpu) => cpu::elementwise::scaled(cpu, &values, factor),
+            _ => scaled(&values, factor),
+        };
+        tensor(x.shape(), scaled)
     }
 
     /// Adds `bias` `[n]` to every row of `x` `[m, n]`.

@@ -1,18 +1,13 @@
 //! Products: forward, gradient of the input, gradient of the weight.
 
 use crate::coded::{Coded, Operand, Precision};
-use crate::reference::elementwise::add_assign;
 use crate::reference::tree::{Atoms, tree_sum};
 use crate::{Buffer, Device, KernelError, Tensor, WeightRef, cpu, cuda, reference};
 
 impl Device {
     fn product(&self, a: Operand<'_>, b: Operand<'_>) -> Vec<f32> {
         match self {
-            Self::Cpu(cpu) => {
-                let mut out = vec![0.0; a.rows * b.rows];
-                cpu::matmul::matmul(cpu, a, b, &mut out);
-                out
-            }
+            Self::Cpu(cpu) => cpu::matmul::product(cpu, a, b),
             _ => reference::matmul::matmul(a, b),
         }
     }
@@ -46,6 +41,50 @@ impl Device {
         }
         let (x, w) = (x.on_host()?, w.on_host()?);
         tensor(&shape, self.product(x.by_rows(), w.by_rows()))
+    }
+
+    /// `y = fma(factor, x W^T, y)`: as [`Self::matmul`], then [`Self::scaled_add_assign`].
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn scaled_add_matmul(
+        &self,
+        y: &mut Tensor,
+        factor: f32,
+        x: &Coded,
+        w: &Coded,
+    ) -> Result<(), KernelError> {
+        let Self::Cpu(cpu) = self else {
+            return self.scaled_add_assign(y, factor, &self.matmul(x, w)?);
+        };
+        assert_eq!((y.rows_cols(), x.cols), ((x.rows, w.rows), w.cols));
+        let (x, w) = (x.on_host()?, w.on_host()?);
+        cpu::matmul::scaled_add_product(cpu, x.by_rows(), w.by_rows(), factor, y.values_mut()?);
+        Ok(())
+    }
+
+    /// `dx += dy W`: as [`Self::matmul_dx`], then [`Self::add_assign`].
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn add_matmul_dx(
+        &self,
+        dx: &mut Tensor,
+        dy: &Tensor,
+        w: &Coded,
+        precision: Precision,
+    ) -> Result<(), KernelError> {
+        let Self::Cpu(cpu) = self else {
+            return self.add_assign(dx, &self.matmul_dx(dy, w, precision)?);
+        };
+        let (rows, cols) = dy.rows_cols();
+        assert_eq!((dx.rows_cols(), cols), ((rows, w.cols), w.rows));
+        let w = w.on_host()?;
+        let coded = self.code_rows(&dy.values()?, cols, Some(w.exp.data()), precision);
+        let (a, b) = (coded.by_rows(), w.by_cols(0, w.rows));
+        // fma(1, p, dx) is dx + p.
+        cpu::matmul::scaled_add_product(cpu, a, b, 1.0, dx.values_mut()?);
+        Ok(())
     }
 
     /// `dx = dy W`: dy `[m, n]`, w `[n, k]`, as codes or packed, dx `[m, k]`. The exponents of w
@@ -113,7 +152,7 @@ impl Device {
             let coded = self.code_cols(dy, cols, Some(fold), precision);
             self.product(coded.by_rows(), x.by_cols(start, count))
         };
-        let sum = tree_sum(atoms.count(), &mut atom, &mut |a, b| add_assign(a, &b));
+        let sum = tree_sum(atoms.count(), &mut atom, &mut |a, b| self.host_add(a, &b));
         tensor(&shape, sum)
     }
 }

@@ -4,6 +4,7 @@
 mod adamw_8bit;
 mod code;
 mod conformance;
+mod elementwise;
 mod experts;
 mod lion;
 mod logprobs;

@@ -65,11 +65,28 @@ fn check(cpus: &[Cpu], what: &str, a: Operand<'_>, b: Operand<'_>) {
             &got,
             &want,
         );
+        let own = by_cpu::product(cpu, a, b);
+        assert_same(&format!("{what}, {isa}, own memory"), b.rows, &own, &want);
         if cpu.threads() == 1 {
             got.fill(f32::NAN);
             by_cpu::matmul_serial(isa, a, b, &mut got);
             assert_same(&format!("{what}, {isa} serial"), b.rows, &got, &want);
         }
+        check_added(cpu, what, (a, b), &want);
+    }
+}
+
+/// A product that is multiplied and added is that of two steps.
+#[track_caller]
+fn check_added(cpu: &Cpu, what: &str, (a, b): (Operand<'_>, Operand<'_>), product: &[f32]) {
+    for factor in [1.0, -0.3] {
+        let before = (0..product.len()).map(|i| (i % 7) as f32 * 0.37 - 1.0);
+        let mut got: Vec<f32> = before.collect();
+        let both = got.iter().zip(product);
+        let want: Vec<f32> = both.map(|(g, p)| f32::mul_add(factor, *p, *g)).collect();
+        by_cpu::scaled_add_product(cpu, a, b, factor, &mut got);
+        let what = format!("{what}, {} added {factor} times", cpu.isa());
+        assert_same(&what, b.rows, &got, &want);
     }
 }
 
@@ -143,7 +160,8 @@ fn random_shapes_match() {
 fn shapes_large_enough_for_threads_match() {
     let cpus = cpus();
     let mut random = Random::new(SEED ^ 1);
-    // The last has more rows than a task packs at a time, so that B is packed beforehand.
+    // Those of 200 rows and more are packed beforehand; of these, 300 go over several parts of the
+    // depth, and 1300 over several rows at once.
     for (rows, cols, depth) in [
         (200, 150, 300),
         (3, 700, 1025),
@@ -151,6 +169,8 @@ fn shapes_large_enough_for_threads_match() {
         (20, 1030, 300),
         (27, 130, 4_160),
         (200, 40, 1025),
+        (300, 300, 2_500),
+        (1_300, 33, 2_500),
     ] {
         for (pa, pb) in [
             (Precision::I16, Precision::I16),
@@ -299,7 +319,8 @@ fn depths_beyond_the_blocks_match() {
                 a.by_rows(),
                 b.by_rows(),
             );
-            let a = random_coded(&mut random, 2, depth, pa);
+            let rows = if depth == 140_000 { 90 } else { 2 };
+            let a = random_coded(&mut random, rows, depth, pa);
             let b = random_coded(&mut random, 3, depth, pb);
             check(
                 &cpus,

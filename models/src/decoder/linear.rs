@@ -134,8 +134,7 @@ impl Linear {
             None => device.matmul(x, &lora.a)?,
         };
         let low = device.code(&low, lora.a.rows, precision)?;
-        let update = device.matmul(&low, &lora.b)?;
-        device.scaled_add_assign(&mut y, lora.scale_with(drops), &update)?;
+        device.scaled_add_matmul(&mut y, lora.scale_with(drops), &low, &lora.b)?;
         Ok((y, LinearTape { low: Some(low) }))
     }
 
@@ -151,11 +150,14 @@ impl Linear {
         let (device, precision) = (run.device, run.precision);
         let mut dx = device.matmul_dx(dy, &self.weight, precision)?;
         if let (Some(lora), Some(d_low)) = (&self.lora, d_low) {
-            let mut update = device.matmul_dx(&d_low, &lora.a, precision)?;
-            if let Some(drops) = run.drops {
-                drops.assign(device, &mut update, &lora.name_a)?;
+            match run.drops {
+                None => device.add_matmul_dx(&mut dx, &d_low, &lora.a, precision)?,
+                Some(drops) => {
+                    let mut update = device.matmul_dx(&d_low, &lora.a, precision)?;
+                    drops.assign(device, &mut update, &lora.name_a)?;
+                    device.add_assign(&mut dx, &update)?;
+                }
             }
-            device.add_assign(&mut dx, &update)?;
         }
         Ok(dx)
     }

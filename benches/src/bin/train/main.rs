@@ -1,9 +1,9 @@
-//! Training tokens a second of one worker's arithmetic: a 20M-parameter Llama of random weights,
-//! LoRA r = 16 on all projections, sequences of 512, against torch + peft in the same run.
+//! Training tokens a second of one worker's arithmetic: a Llama of random weights, LoRA r = 16 on
+//! all projections, against torch + peft in f32 in the same run.
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/Cargo.toml --bin train -- \
-//!     --threads 1 --torch-python /path/to/python
+//!     --shape 341m --threads 1 --torch-python /path/to/python
 //! ```
 
 mod ours;
@@ -12,10 +12,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 #[derive(Parser)]
 struct Args {
+    /// Which model.
+    #[arg(long, value_enum, default_value = "20m")]
+    shape: Size,
     /// Threads of both.
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -36,34 +39,77 @@ pub struct ModelShape {
     pub intermediate: usize,
     pub layers: usize,
     pub heads: usize,
+    pub kv_heads: usize,
     pub vocab: usize,
     pub rank: usize,
     pub sequences: usize,
     pub sequence_len: usize,
 }
 
-const SHAPE: ModelShape = ModelShape {
-    hidden: 384,
-    intermediate: 1024,
-    layers: 8,
-    heads: 6,
-    vocab: 8192,
-    rank: 16,
-    sequences: 2,
-    sequence_len: 512,
-};
+/// The models, by their parameters.
+#[derive(Clone, Copy, ValueEnum)]
+enum Size {
+    #[value(name = "20m")]
+    M20,
+    #[value(name = "341m")]
+    M341,
+    /// The shape of TinyLlama.
+    #[value(name = "1.1b")]
+    B1,
+}
+
+impl Size {
+    fn shape(self) -> ModelShape {
+        match self {
+            Self::M20 => ModelShape {
+                hidden: 384,
+                intermediate: 1024,
+                layers: 8,
+                heads: 6,
+                kv_heads: 6,
+                vocab: 8192,
+                rank: 16,
+                sequences: 2,
+                sequence_len: 512,
+            },
+            Self::M341 => ModelShape {
+                hidden: 1024,
+                intermediate: 2736,
+                layers: 24,
+                heads: 16,
+                kv_heads: 16,
+                vocab: 32000,
+                rank: 16,
+                sequences: 1,
+                sequence_len: 512,
+            },
+            Self::B1 => ModelShape {
+                hidden: 2048,
+                intermediate: 5632,
+                layers: 22,
+                heads: 32,
+                kv_heads: 4,
+                vocab: 32000,
+                rank: 16,
+                sequences: 1,
+                sequence_len: 512,
+            },
+        }
+    }
+}
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let mut ours = ours::Trainer::new(&SHAPE, args.threads);
+    let shape = args.shape.shape();
+    let mut ours = ours::Trainer::new(&shape, args.threads);
     if args.commitments {
         return commitments(&mut ours, args.rounds);
     }
     let mut rival = match &args.torch_python {
-        Some(python) => Some(Rival::start(python, args.threads)?),
+        Some(python) => Some(Rival::start(python, &shape, args.threads)?),
         None => None,
     };
-    let tokens = (SHAPE.sequences * SHAPE.sequence_len) as f64;
+    let tokens = (shape.sequences * shape.sequence_len) as f64;
     ours.step();
     let (mut mine, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..args.rounds {
@@ -119,13 +165,13 @@ struct Rival {
 }
 
 impl Rival {
-    fn start(python: &PathBuf, threads: usize) -> anyhow::Result<Self> {
-        let s = &SHAPE;
+    fn start(python: &PathBuf, s: &ModelShape, threads: usize) -> anyhow::Result<Self> {
         let numbers = [
             s.hidden,
             s.intermediate,
             s.layers,
             s.heads,
+            s.kv_heads,
             s.vocab,
             s.rank,
             s.sequences,

@@ -54,7 +54,7 @@ impl Trainer {
             shape.intermediate,
             shape.layers,
             shape.heads,
-            shape.heads,
+            shape.kv_heads,
             shape.vocab,
             shape.sequence_len
         );
@@ -111,7 +111,7 @@ impl Trainer {
             learning_rate: 1e-4,
         };
         let settings = OptimizerSettings {
- rule: StepRule::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+            rule: StepRule::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
             weight_decay: 0.01,
             max_grad_norm: 1.0,
         };

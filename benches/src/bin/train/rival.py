@@ -3,11 +3,11 @@ import sys, time, torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from peft import LoraConfig, get_peft_model
 
-hidden, inter, layers, heads, vocab, rank, batch, seq, threads = map(int, sys.argv[1:])
+hidden, inter, layers, heads, kv_heads, vocab, rank, batch, seq, threads = map(int, sys.argv[1:])
 torch.set_num_threads(threads)
 torch.manual_seed(0)
 config = LlamaConfig(hidden_size=hidden, intermediate_size=inter, num_hidden_layers=layers,
-                     num_attention_heads=heads, num_key_value_heads=heads, vocab_size=vocab,
+                     num_attention_heads=heads, num_key_value_heads=kv_heads, vocab_size=vocab,
                      max_position_embeddings=seq, tie_word_embeddings=False)
 model = LlamaForCausalLM(config)
 names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -78,20 +78,18 @@ impl Matrix<'_> {
         self.x.len() / self.cols
     }
 
-    /// Row `r` of the block of columns that starts at `first`, folded in f32; zeros past the end.
+    /// Gives `take` each column of a block and its element in row `r`, folded in f32; zeros past the
+    /// end. The elements stay in registers: as an array they would be copied.
     #[inline(always)]
-    fn folded(&self, r: usize, first: usize) -> [f32; BLOCK] {
+    fn folded(&self, r: usize, first: usize, mut take: impl FnMut(usize, f32)) {
         let row = &self.x[r * self.cols + first..(r + 1) * self.cols];
-        let mut values = [0.0; BLOCK];
-        match row.first_chunk() {
-            Some(row) => values = *row,
-            None => values[..row.len()].copy_from_slice(row),
+        // A product with 1 has the same bits.
+        let narrow = self.folds.and_then(|f| f.narrow.as_ref());
+        let fold = narrow.map_or(1.0, |narrow| narrow[r]);
+        match row.first_chunk::<BLOCK>() {
+            Some(row) => (0..BLOCK).for_each(|c| take(c, row[c] * fold)),
+            None => (0..BLOCK).for_each(|c| take(c, row.get(c).map_or(0.0, |v| v * fold))),
         }
-        if let Some(narrow) = self.folds.and_then(|f| f.narrow.as_ref()) {
-            let fold = narrow[r];
-            values.iter_mut().for_each(|v| *v *= fold);
-        }
-        values
     }
 }
 
@@ -140,9 +138,9 @@ fn block_body(
 fn column_maxima(matrix: &Matrix<'_>, first: usize) -> [u32; BLOCK] {
     let mut largest = [0i32; BLOCK];
     for r in 0..matrix.rows() {
-        for (m, v) in largest.iter_mut().zip(matrix.folded(r, first)) {
-            *m = (*m).max(largest_bits([v].into_iter()) as i32);
-        }
+        matrix.folded(r, first, |c, v| {
+            largest[c] = largest[c].max(largest_bits([v].into_iter()) as i32);
+        });
     }
     largest.map(|m| m as u32)
 }
@@ -155,8 +153,8 @@ fn code_transposed(matrix: &Matrix<'_>, first: usize, scales: &[f32; BLOCK], q: 
     for top in (0..rows).step_by(SIDE) {
         let tall = SIDE.min(rows - top);
         for r in 0..tall {
-            let values = matrix.folded(top + r, first);
-            let codes: [i16; BLOCK] = std::array::from_fn(|c| round(values[c] * scales[c]));
+            let mut codes = [0; BLOCK];
+            matrix.folded(top + r, first, |c, v| codes[c] = round(v * scales[c]));
             for (tile, codes) in tiles.iter_mut().zip(codes.as_chunks().0) {
                 tile.0[r] = *codes;
             }

@@ -7,6 +7,7 @@
 
 use std::arch::x86_64::*;
 
+use super::finish::WIDTH_MAX;
 use super::micro::{Packed, Panel, Side};
 use super::plan::{DEPTH_UNIT, SumKind};
 
@@ -23,10 +24,12 @@ type Pairs = [__m512i; 16];
 pub(super) unsafe fn pack(panel: &Panel<'_>, packed: Packed) {
     let depth = panel.operand.depth;
     let block = panel.kind.block();
-    for group in (0..panel.width).step_by(LANES) {
-        let rows = panel.rows.saturating_sub(group).min(LANES);
-        let mut sum = _mm512_setzero_si512();
-        for start in (0..depth).step_by(DEPTH_UNIT) {
+    let mut sums = [_mm512_setzero_si512(); WIDTH_MAX / LANES];
+    // Depth first: where rows lie across it, both groups are in the same lines.
+    for start in (0..depth).step_by(DEPTH_UNIT) {
+        for group in (0..panel.width).step_by(LANES) {
+            let rows = panel.rows.saturating_sub(group).min(LANES);
+            let sum = &mut sums[group / LANES];
             // SAFETY: the caller's promises; whole units of depth have room.
             unsafe {
                 let pairs = load(panel, panel.first + group, rows, start);
@@ -39,15 +42,15 @@ pub(super) unsafe fn pack(panel: &Panel<'_>, packed: Packed) {
                 }
                 if panel.kind != SumKind::Mixed {
                     let to = packed.high.add(start / 4 * panel.width + group);
-                    sum = store_high(panel, pairs, to, sum);
+                    *sum = store_high(panel, pairs, to, *sum);
                 }
                 let end = start + DEPTH_UNIT;
                 if panel.side == Side::B && (end.is_multiple_of(block) || end >= depth) {
                     let start_sums =
-                        _mm512_slli_epi32::<7>(_mm512_sub_epi32(_mm512_setzero_si512(), sum));
+                        _mm512_slli_epi32::<7>(_mm512_sub_epi32(_mm512_setzero_si512(), *sum));
                     let to = packed.sums.add(start / block * panel.width + group);
                     _mm512_storeu_si512(to.cast(), start_sums);
-                    sum = _mm512_setzero_si512();
+                    *sum = _mm512_setzero_si512();
                 }
             }
         }

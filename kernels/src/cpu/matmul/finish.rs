@@ -116,17 +116,28 @@ pub(super) unsafe fn in_f32<const ROWS: usize, const COLS: usize>(
             let upper_scale = scale * (1 << LOWER_BITS) as f32;
             (upper as f32).mul_add(upper_scale, lower as f32 * scale)
         };
-        match <&mut [f32; COLS]>::try_from(out) {
-            Ok(out) => (0..COLS).for_each(|n| out[n] = value(n)),
-            Err(_) => {
+        match (<&mut [f32; COLS]>::try_from(out), finish.output.added()) {
+            (Ok(out), None) => (0..COLS).for_each(|n| out[n] = value(n)),
+            (Ok(out), Some(factor)) => {
+                (0..COLS).for_each(|n| out[n] = factor.mul_add(value(n), out[n]));
+            }
+            (Err(_), added) => {
                 // SAFETY: as above; the first borrow has ended.
                 let out = unsafe { finish.output.row(finish.row + r, finish.col, finish.cols) };
-                out.iter_mut()
-                    .enumerate()
-                    .for_each(|(n, out)| *out = value(n));
+                let out = out.iter_mut().enumerate();
+                out.for_each(|(n, out)| put(out, value(n), added));
             }
         }
     }
+}
+
+/// Writes a result, or adds it.
+#[inline(always)]
+fn put(out: &mut f32, value: f32, added: Option<f32>) {
+    *out = match added {
+        None => value,
+        Some(factor) => factor.mul_add(value, *out),
+    };
 }
 
 /// Writes a tile whose sums are given, by the reference's own steps.
@@ -140,7 +151,8 @@ pub(super) unsafe fn in_f64(finish: &TileFinish<'_>, sum: impl Fn(usize, usize) 
         // SAFETY: the caller's promise.
         let out = unsafe { finish.output.row(finish.row + r, finish.col, finish.cols) };
         for (n, out) in out.iter_mut().enumerate() {
-            *out = (sum(r, n) as f64 * a_scale * scale(finish.b_exp, finish.col + n)) as f32;
+            let value = sum(r, n) as f64 * a_scale * scale(finish.b_exp, finish.col + n);
+            put(out, value as f32, finish.output.added());
         }
     }
 }

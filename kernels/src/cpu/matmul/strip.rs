@@ -2,11 +2,14 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use super::finish::Scales;
 use super::lines::CacheLine;
 use super::micro::{Micro, Packed, Panel, Side};
 use super::plan::{DEPTH_UNIT, SumKind};
 use crate::coded::Operand;
+use crate::cpu::Cpu;
 
 /// The sizes of packed panels, in lines.
 #[derive(Clone, Copy)]
@@ -54,6 +57,11 @@ pub(super) struct Strip {
     pub(super) scales: Scales,
 }
 
+// SAFETY: the parts of a strip are written while it is made, and read afterwards.
+unsafe impl Send for Strip {}
+// SAFETY: as above.
+unsafe impl Sync for Strip {}
+
 /// Packs rows of A into panels as equal as can be.
 ///
 /// # Safety
@@ -67,8 +75,29 @@ pub(super) unsafe fn pack_rows<M: Micro>(
 ) -> Vec<Strip> {
     let count = rows.len().div_ceil(M::ROWS);
     let edge = |i: usize| rows.start + rows.len() * i / count;
-    let strip = |(i, lines): (usize, &mut [CacheLine])| {
-        let (first, width) = (edge(i), edge(i + 1) - edge(i));
+    let panels: Vec<Range<usize>> = (0..count).map(|i| edge(i)..edge(i + 1)).collect();
+    // SAFETY: the caller's promises.
+    unsafe { pack_panels::<M>(None, kind, a, &panels, layout, lines) }
+}
+
+/// Packs panels of A, each in its lines.
+///
+/// # Safety
+/// That of [`Micro::pack`].
+pub(super) unsafe fn pack_panels<M: Micro>(
+    cpu: Option<&Cpu>,
+    kind: SumKind,
+    a: &Operand<'_>,
+    panels: &[Range<usize>],
+    layout: Layout,
+    lines: &mut [CacheLine],
+) -> Vec<Strip> {
+    assert!(
+        lines.len() >= panels.len() * layout.lines(),
+        "room for panels"
+    );
+    let strip = |(rows, lines): (&Range<usize>, &mut [CacheLine])| {
+        let (first, width) = (rows.start, rows.len());
         let packed = layout.parts(lines.as_mut_ptr());
         let panel = Panel {
             operand: a,
@@ -87,11 +116,17 @@ pub(super) unsafe fn pack_rows<M: Micro>(
             scales: Scales::new(a.exp, first, width),
         }
     };
-    lines
-        .chunks_mut(layout.lines())
-        .enumerate()
-        .map(strip)
-        .collect()
+    match cpu {
+        None => {
+            let lines = lines.chunks_mut(layout.lines());
+            panels.iter().zip(lines).map(strip).collect()
+        }
+        Some(cpu) => {
+            let lines = lines.par_chunks_mut(layout.lines());
+            let strips = panels.par_iter().zip(lines).map(strip);
+            cpu.pool().install(|| strips.collect())
+        }
+    }
 }
 
 /// Packs a panel of B: the columns from `first` on, as many as a tile has or there are.

@@ -1,6 +1,7 @@
 //! The output of a product, cut into rectangles that threads fill side by side.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -22,6 +23,8 @@ pub(super) struct TaskOutput<'a> {
     cols: usize,
     /// The column of the output that counts as the first here.
     first: usize,
+    /// Where the product is added to what the output holds: its factor.
+    added: Option<f32>,
     lifetime: PhantomData<&'a mut [f32]>,
 }
 
@@ -38,7 +41,47 @@ impl<'a> TaskOutput<'a> {
             len: data.len(),
             cols,
             first: 0,
+            added: None,
             lifetime: PhantomData,
+        }
+    }
+
+    /// An output that holds nothing yet. A product writes all of it.
+    pub(super) fn not_filled(data: &'a mut [MaybeUninit<f32>], cols: usize) -> Self {
+        Self {
+            data: data.as_mut_ptr().cast(),
+            len: data.len(),
+            cols,
+            first: 0,
+            added: None,
+            lifetime: PhantomData,
+        }
+    }
+
+    /// The output of a product that is multiplied by `factor` and added. Only the packed path adds.
+    pub(super) fn scaled_add(self, factor: f32) -> Self {
+        Self {
+            added: Some(factor),
+            ..self
+        }
+    }
+
+    /// The factor of a product that is added.
+    #[inline(always)]
+    pub(super) fn added(&self) -> Option<f32> {
+        self.added
+    }
+
+    /// Brings a part of a row into the second cache.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn prefetch(&self, row: usize, first: usize, count: usize) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        const LINE: usize = 64 / size_of::<f32>();
+        let start = row * self.cols + self.first + first;
+        for at in (start..start + count).step_by(LINE) {
+            // SAFETY: SSE belongs to every processor of this kind, and a prefetch may name any
+            // address.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.data.wrapping_add(at).cast()) };
         }
     }
 
