@@ -16,6 +16,7 @@ mod head;
 mod hub;
 #[cfg(feature = "hub")]
 mod hub_access;
+#[cfg(feature = "hub")]
 mod hub_data;
 mod keys;
 mod peft;
