@@ -155,7 +155,9 @@ fn a_liar_in_an_evaluation_is_caught() {
             ("wrong result", &liar)
         );
         assert!(
-            conviction.evidence.contains("in step 3"),
+            conviction
+                .evidence
+                .contains("in the evaluation after step 2"),
             "{}",
             conviction.evidence
         );

@@ -75,12 +75,12 @@ const CASES: &[Case] = &[
         "wrong result",
         "the update of layers",
     ),
-    worker("wrong-data@3", STAGES, "wrong result", "in step 3"),
-    worker("wrong-data@3", REPLICAS, "wrong result", "in step 3"),
-    worker("no-dropout@3", STAGES, "wrong result", "in step 3"),
-    worker("stale-weights@2", STAGES, "wrong result", "in step 3"),
-    worker("lower-precision", STAGES, "wrong result", "in step 0"),
-    worker("lower-precision", REPLICAS, "wrong result", "in step 0"),
+    worker("wrong-data@3", STAGES, "wrong result", "in step 4"),
+    worker("wrong-data@3", REPLICAS, "wrong result", "in step 4"),
+    worker("no-dropout@3", STAGES, "wrong result", "in step 4"),
+    worker("stale-weights@2", STAGES, "wrong result", "in step 4"),
+    worker("lower-precision", STAGES, "wrong result", "in step 1"),
+    worker("lower-precision", REPLICAS, "wrong result", "in step 1"),
     worker(
         "replayed-claim@3",
         STAGES,
@@ -97,7 +97,7 @@ const CASES: &[Case] = &[
     // The other worker decides between the one checker and the liar.
     Case {
         checkers: 1,
-        ..worker("wrong-data@3", STAGES, "wrong result", "in step 3")
+        ..worker("wrong-data@3", STAGES, "wrong result", "in step 4")
     },
     checker("lazy-checker", STAGES, "it passed an altered leaf"),
     checker(
@@ -201,6 +201,48 @@ fn every_cheat_is_caught_and_nobody_else_is_blamed() {
         assert_eq!(caught.result["inconclusive"], 0, "{words}");
         verify(&caught, &[&liar]);
         comes_back_in_vain(&mut pool, case, index);
+    }
+}
+
+/// Where every weight is trained, a worker opens a sum with what its microbatches are computed
+/// from.
+#[test]
+fn every_cheat_in_a_full_fine_tune_is_caught() {
+    let Some(shared) = shared() else { return };
+    let job_of = |lie: Option<&str>, plan: &str| {
+        let mut pool = Pool::new();
+        join_honest(&mut pool, 2 - usize::from(lie.is_some()), 2);
+        let liar = lie.map(|lie| {
+            let index = pool.join("worker", &[ONE, &["--lie", lie]].concat());
+            pool.key("worker", index)
+        });
+        let job = small_job(pool.dir.path(), &shared, STEPS, 11, "");
+        let text = std::fs::read_to_string(&job).unwrap();
+        let full = text.replace("adapter: lora\nlora_r: 4\n", "adapter: full\n");
+        assert_ne!(full, text);
+        std::fs::write(&job, full).unwrap();
+        let all = ["--audit-rate", "1", "--audit-rate-new", "1"];
+        let here = ["--min-workers", "2", "--min-checkers", "2", "--plan", plan];
+        let done = outcome(&pool.train(&job, &[&all[..], &here].concat()));
+        verify(&done, &liar.iter().map(String::as_str).collect::<Vec<_>>());
+        (liar, done)
+    };
+    let honest = job_of(None, "2x1").1.hash();
+    for (lie, plan, evidence) in [
+        ("wrong-data@3", "2x1", "in step 4"),
+        ("wrong-data@3", "1x2", "in step 4"),
+        ("skipped-step@3", "2x1", "the update of layers"),
+    ] {
+        let (liar, caught) = job_of(Some(lie), plan);
+        let [conviction] = &caught.convictions[..] else {
+            panic!("{lie}: convicted are {:?}", caught.convictions);
+        };
+        let words = format!("{lie}: {conviction:?}");
+        assert_eq!(Some(&conviction.culprit), liar.as_ref(), "{words}");
+        assert_eq!(conviction.offence, "wrong result", "{words}");
+        assert!(conviction.evidence.contains(evidence), "{words}");
+        assert_eq!(caught.hash(), honest, "{words}");
+        assert_eq!(caught.result["inconclusive"], 0, "{words}");
     }
 }
 

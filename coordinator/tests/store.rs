@@ -3,7 +3,7 @@
 mod sim;
 
 use concord_coordinator::blobs::BlobStore;
-use concord_coordinator::core::{Change, Persisted};
+use concord_coordinator::core::{Change, Config, Core, CoreEvent, Persisted, Time};
 use concord_coordinator::store::{Secrets, Store, StoreError};
 use concord_proto::{Domain, JobId};
 use concord_proto::{Keypair, Signed, canonical};
@@ -78,6 +78,38 @@ fn it_finds_what_was_kept_after_every_transaction() {
     let stranger = JobId(concord_proto::Digest::of(Domain::Job, b"stranger"));
     let none = runtime.block_on(store.bundle(&blobs, stranger)).unwrap();
     assert!(none.unwrap_err().contains("no job"));
+}
+
+/// Whoever submits a job that is over again brings its data along: nothing is lost with a manifest
+/// that cannot be read, but its proof.
+#[test]
+fn a_job_that_is_over_keeps_no_coordinator_from_its_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (runtime, store, blobs) = open(folder.path());
+    let mut world = eventful();
+    world.transactions = Some(Vec::new());
+    world.replay_submission();
+    world.run(900 * SECOND).expect("done");
+    let mut transactions = world.transactions.take().unwrap();
+    let last = transactions.pop().unwrap();
+    for changes in transactions {
+        runtime.block_on(store.persist(&changes)).unwrap();
+    }
+    let why = runtime
+        .block_on(store.load(&blobs))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        why.contains("a data manifest"),
+        "the job is under way: {why}"
+    );
+    runtime.block_on(store.persist(&last)).unwrap();
+    let found = runtime.block_on(store.load(&blobs)).unwrap();
+    assert_eq!(found.jobs.len(), 1);
+    let key = sim::world::key(255);
+    let mut core = Core::restore(Config::default(), key, [9; 32], found);
+    core.apply(Time(0), CoreEvent::Tick);
+    assert!(!core.has_job());
 }
 
 /// The store leaves records out that no restart needs; all else is the same.

@@ -4,9 +4,9 @@
 mod sim;
 
 use concord_coordinator::core::{NewJob, Question, SessionId};
-use concord_proto::JobId;
 use concord_proto::client::{ClientResponse, JobEvent};
 use concord_proto::session::{Role, ToCoordinator};
+use concord_proto::{JobId, WorkerId};
 use sim::bare::Bare;
 use sim::job::{ALWAYS, job};
 use sim::world::{Checker, MS, SECOND, World, key};
@@ -208,6 +208,55 @@ fn without_anyone_else_who_could_do_it_the_job_has_failed() {
     let end = JobEvent::Failed(DIVERGED.to_string());
     assert_eq!(pool.events.last(), Some(&(id, end)));
     assert!(!is_lost(&pool), "{:?}", pool.events);
+}
+
+/// The members of the plan in effect, and its epoch.
+fn planned(pool: &Bare) -> (Vec<WorkerId>, u32) {
+    let plans = pool.events.iter().rev();
+    let mut plans = plans.filter_map(|(_, event)| match event {
+        JobEvent::Planned { plan, .. } => Some(plan),
+        _ => None,
+    });
+    let plan = plans.next().expect("a plan");
+    (plan.workers().map(|(_, id)| id).collect(), plan.epoch)
+}
+
+/// One worker sends numbers on which no other can compute. Those say that nobody can do the job,
+/// and go on without the one beside which they said so; if they still fail then, the job does.
+#[test]
+fn who_makes_all_others_fail_does_not_fail_the_job() {
+    let mut pool = Bare::new();
+    let mut new = job(3, (2, 1), false);
+    new.submission.options.min_workers = 3;
+    let id = pool.submit(new);
+    let sessions: Vec<SessionId> = (1..4).map(|number| pool.worker(number)).collect();
+    let fails = |pool: &mut Bare, worker: WorkerId, epoch: u32| {
+        let index = (1..4).position(|number| key(number).public() == worker);
+        pool.say(sessions[index.unwrap()], failed(id, epoch, DIVERGED, true));
+    };
+    let (first, epoch) = planned(&pool);
+    fails(&mut pool, first[1], epoch);
+    let (second, epoch) = planned(&pool);
+    let [liar, other] = second[..] else {
+        panic!("{second:?}");
+    };
+    let (liar, other) = match first.contains(&liar) {
+        true => (liar, other),
+        false => (other, liar),
+    };
+    fails(&mut pool, other, epoch);
+    let (third, epoch) = planned(&pool);
+    assert_eq!(third.len(), 2, "{third:?}");
+    assert!(!third.contains(&liar), "both failed beside it");
+    let is_end = |(_, event): &(JobId, JobEvent)| matches!(event, JobEvent::Failed(_));
+    assert!(!pool.events.iter().any(is_end));
+    // It was not that one: then nothing helps.
+    fails(&mut pool, third[0], epoch);
+    let (last, epoch) = planned(&pool);
+    assert_eq!(last, [third[1]]);
+    fails(&mut pool, last[0], epoch);
+    let end = JobEvent::Failed(DIVERGED.to_string());
+    assert_eq!(pool.events.last(), Some(&(id, end)));
 }
 
 /// What is over cannot be stopped any more.

@@ -254,8 +254,10 @@ pub enum JobEvent {
         worker: WorkerId,
         /// Who checked.
         checker: WorkerId,
-        /// Of which step.
+        /// Of which step, as in [`JobEvent::Step`] or [`JobEvent::Evaluated`].
         step: u32,
+        /// Whether that is an evaluation.
+        evaluation: bool,
         /// What was re-run, as a sentence.
         leaf: String,
     },

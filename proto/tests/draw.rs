@@ -25,7 +25,7 @@ fn leaves_are_drawn_as_often_as_the_rate_says() {
     for (number, probability) in [0.01, 0.05, 0.25, 0.5, 0.9].into_iter().enumerate() {
         let rate = rate(1, (probability * ALWAYS as f64) as u64);
         let seed = seed(&[number as u8; 32], &claims(3));
-        let count = drawn(&seed, &rate, LEAVES).len() as f64;
+        let count = drawn(&seed, &rate, LEAVES, false).len() as f64;
         let mean = f64::from(LEAVES) * probability;
         let deviation = (mean * (1.0 - probability)).sqrt();
         assert!(
@@ -42,7 +42,7 @@ fn each_leaf_is_as_likely_as_any_other() {
         let mut nonce = [0; 32];
         nonce[..4].copy_from_slice(&number.to_le_bytes());
         let seed = seed(&nonce, &claims(2));
-        for index in drawn(&seed, &rate(1, ALWAYS / 4), 32) {
+        for index in drawn(&seed, &rate(1, ALWAYS / 4), 32, false) {
             hits[index as usize] += 1;
         }
     }
@@ -53,7 +53,7 @@ fn each_leaf_is_as_likely_as_any_other() {
 #[test]
 fn two_workers_are_drawn_on_independently() {
     let seed = seed(&[5; 32], &claims(2));
-    let of = |worker| drawn(&seed, &rate(worker, ALWAYS / 2), LEAVES);
+    let of = |worker| drawn(&seed, &rate(worker, ALWAYS / 2), LEAVES, false);
     let (first, second) = (of(1), of(2));
     let both = first
         .iter()
@@ -68,19 +68,29 @@ fn two_workers_are_drawn_on_independently() {
 #[test]
 fn never_and_always_are_what_they_say() {
     let seed = seed(&[1; 32], &claims(1));
-    assert!(drawn(&seed, &rate(1, 0), LEAVES).is_empty());
+    assert!(drawn(&seed, &rate(1, 0), LEAVES, false).is_empty());
     assert_eq!(
-        drawn(&seed, &rate(1, ALWAYS), 100),
+        drawn(&seed, &rate(1, ALWAYS), 100, false),
         (0..100).collect::<Vec<_>>()
     );
-    assert!(drawn(&seed, &rate(1, ALWAYS), 0).is_empty());
+    assert!(drawn(&seed, &rate(1, ALWAYS), 0, false).is_empty());
+}
+
+/// Where the loss decides about the result, no leaf is left to chance.
+#[test]
+fn where_the_loss_decides_all_are_drawn() {
+    let seed = seed(&[1; 32], &claims(1));
+    assert_eq!(drawn(&seed, &rate(1, 1), 100, true).len(), 100);
+    assert!(drawn(&seed, &rate(1, 1), 100, false).is_empty());
+    let none = drawn(&seed, &rate(1, 0), 100, true);
+    assert!(none.is_empty(), "the job asked for no audits");
 }
 
 #[test]
 fn a_draw_is_known_by_its_inputs() {
     let seed = seed(&[3; 32], &claims(4));
     assert_eq!(seed.short(), GOLDEN_SEED);
-    assert_eq!(drawn(&seed, &rate(7, ALWAYS / 8), 64), GOLDEN_DRAWN);
+    assert_eq!(drawn(&seed, &rate(7, ALWAYS / 8), 64, false), GOLDEN_DRAWN);
     assert_eq!(nonce_commitment(&[3; 32]).short(), GOLDEN_COMMITMENT);
 }
 
@@ -94,8 +104,8 @@ proptest! {
         nonce in any::<[u8; 32]>(), low in 0..ALWAYS, more in 0..ALWAYS,
     ) {
         let seed = seed(&nonce, &claims(2));
-        let few = drawn(&seed, &rate(1, low), 200);
-        let many = drawn(&seed, &rate(1, low + more), 200);
+        let few = drawn(&seed, &rate(1, low), 200, false);
+        let many = drawn(&seed, &rate(1, low + more), 200, false);
         prop_assert!(few.iter().all(|index| many.contains(index)));
     }
 

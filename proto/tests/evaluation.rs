@@ -78,6 +78,46 @@ fn what_is_held_out_is_evaluated_once_and_never_learnt() {
     }
 }
 
+/// Steps that decide about the result, and the words for each.
+#[test]
+fn a_loss_decides_where_something_follows_from_it() {
+    let with = |alter: &dyn Fn(&mut EvaluationSpec)| {
+        let mut spec = spec(3, 2, true);
+        alter(spec.evaluation.as_mut().unwrap());
+        spec
+    };
+    let deciding = |spec: &JobSpec| -> Vec<u32> {
+        (0..spec.chain_steps())
+            .filter(|&step| spec.decides(step))
+            .collect()
+    };
+    let patience = Patience {
+        evaluations: 1,
+        threshold: F32Bits::from(0.0),
+    };
+    let found = [
+        deciding(&with(&|_| ())),
+        deciding(&with(&|of| of.keep_best = true)),
+        deciding(&with(&|of| of.patience = Some(patience))),
+    ];
+    assert_eq!(found, [vec![], vec![3, 5], vec![3, 5]]);
+    let spec = with(&|_| ());
+    let words: Vec<String> = (0..spec.chain_steps())
+        .map(|step| spec.words(step))
+        .collect();
+    assert_eq!(
+        words,
+        [
+            "the evaluation after step 0",
+            "step 1",
+            "step 2",
+            "the evaluation after step 2",
+            "step 3",
+            "the evaluation after step 3",
+        ]
+    );
+}
+
 #[test]
 fn the_shares_of_replicas_cover_an_evaluation() {
     let mut spec = spec(4, 2, true);

@@ -148,10 +148,14 @@ fn line(event: &JobEvent, steps: u32) -> Option<String> {
             worker,
             checker,
             step,
+            evaluation,
             leaf,
         } => Some(format!(
-            "audited {leaf} of step {} by {}: {} agrees",
-            step + 1,
+            "audited {leaf} of {} by {}: {} agrees",
+            match evaluation {
+                true => format!("the evaluation after step {step}"),
+                false => format!("step {}", step + 1),
+            },
             worker.short(),
             checker.short()
         )),

@@ -137,10 +137,11 @@ pub fn as_json(event: &JobEvent) -> Value {
             worker,
             checker,
             step,
+            evaluation,
             leaf,
         } => json!({
             "event": "audited", "worker": worker.to_string(), "checker": checker.to_string(),
-            "step": step, "leaf": leaf,
+            "step": step, "evaluation": evaluation, "leaf": leaf,
         }),
         JobEvent::Convicted {
             culprit,

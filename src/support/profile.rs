@@ -71,6 +71,27 @@ pub fn training(config: &DecoderConfig, run: &TrainingRun, kept: &KeptFormats) -
     }
 }
 
+/// Of a model that is fine-tuned and evaluated in microbatches of `batch` sequences. These take a
+/// workspace; nothing of them is kept for a way back, and the coordinator counts what is kept of
+/// them for checkers.
+pub fn evaluated(
+    config: &DecoderConfig,
+    run: &TrainingRun,
+    batch: u32,
+    kept: &KeptFormats,
+) -> ModelProfile {
+    let wide = TrainingRun {
+        micro_batch_size: run.micro_batch_size.max(batch),
+        ..run.clone()
+    };
+    let wide = training(config, &wide, kept);
+    ModelProfile {
+        head_bytes: wide.head_bytes,
+        workspace_bytes: wide.workspace_bytes,
+        ..training(config, run, kept)
+    }
+}
+
 /// Of a model that is served, with keys and values in codes of `key_values`.
 pub fn serving(
     config: &DecoderConfig,
@@ -111,4 +132,37 @@ fn layer_weights(config: &DecoderConfig) -> u64 {
 
 fn head_weights(config: &DecoderConfig) -> u64 {
     (config.vocab * config.hidden) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an adapter's gradients take grows with the microbatches of an update, and an evaluation
+    /// has no gradients, however many microbatches it has.
+    #[test]
+    fn an_evaluation_takes_a_workspace_and_nothing_else() {
+        let config = DecoderConfig::from_json(
+            r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
+                "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4,
+                "num_key_value_heads": 2, "vocab_size": 128, "max_position_embeddings": 64,
+                "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": false}"#,
+        );
+        let (config, kept) = (config.unwrap(), KeptFormats::default());
+        let run = TrainingRun::lora(4, 32);
+        let plain = training(&config, &run, &kept);
+        assert_eq!(evaluated(&config, &run, 1, &kept), plain);
+        let wide = evaluated(&config, &run, 8, &kept);
+        assert!(wide.workspace_bytes > plain.workspace_bytes);
+        assert!(
+            wide.head_bytes > plain.head_bytes,
+            "the logits of its last stage"
+        );
+        let rest = ModelProfile {
+            workspace_bytes: plain.workspace_bytes,
+            head_bytes: plain.head_bytes,
+            ..wide
+        };
+        assert_eq!(rest, plain);
+    }
 }

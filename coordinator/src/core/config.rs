@@ -12,7 +12,8 @@ pub struct Config {
     /// How long a drawn leaf waits for its worker to come back.
     pub opening_grace_us: u64,
     /// Loading a stage, or a phase of a step, has stalled after this time, or after 20 times the
-    /// predicted time of a step if that is longer.
+    /// predicted time of a step if that is longer; storing a state after this time and what the
+    /// state takes at 64 Mbit/s.
     pub stall_us: u64,
     /// An audit not answered for this long goes to another checker; that of a sum for this long for
     /// each of its microbatches, which may have to be computed again.
@@ -27,10 +28,11 @@ pub struct Config {
     pub serving_patience_us: u64,
     /// Audits in flight at one checker.
     pub audits_in_flight: usize,
-    /// Steps from the oldest open audit on that may be done before it is closed.
+    /// Steps from the oldest open audit on that may be done before it is closed, at most: a plan
+    /// whose workers have less memory lets fewer be done (`TrainingPlan::open_steps`).
     pub audit_window: u32,
     /// The same of a full fine-tune, where each of them keeps a state and a gradient of the size of
-    /// the model at every worker: `concord_models::memory` counts so many.
+    /// the model at every worker: every plan has memory for so many.
     pub audit_window_full: u32,
     /// A worker's audit rate is halved each time that it has passed this many audits.
     pub trust_after: u64,

@@ -15,8 +15,12 @@ const LINK_SECONDS: f64 = 200e-6;
 /// Bytes a second between two workers: 10 Gbit/s, which loopback and a wired network reach.
 const LINK_BYTES_PER_SECOND: f64 = 1e9;
 
-/// Steps whose hidden states and gradients between stages are held for checkers.
+/// Steps whose inputs checkers may ask for, at the same time: every plan has room for so many.
+/// `concord_models::memory` counts as many.
 const OPEN_STEPS: u64 = 2;
+
+/// Most of them, where memory has room: more would hide no delay of a checker.
+const OPEN_STEPS_MAX: u64 = 8;
 
 /// Stages x replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +85,10 @@ pub(super) struct Problem {
     head_bytes: u64,
     shared_bytes: u64,
     workspace_bytes: u64,
-    /// For each end of a stage that is none of the model.
-    opening_bytes: u64,
+    /// What comes in over an end of a stage that is none of the model, in one step.
+    step_bytes: u64,
+    /// The same of an evaluation.
+    evaluation_bytes: u64,
 }
 
 impl Problem {
@@ -122,9 +128,12 @@ impl Problem {
             head_bytes: profile.head_bytes,
             shared_bytes: profile.shared_bytes,
             workspace_bytes: profile.workspace_bytes,
-            opening_bytes: OPEN_STEPS
-                .saturating_mul(request.microbatches.into())
-                .saturating_mul(profile.boundary_bytes),
+            step_bytes: profile
+                .boundary_bytes
+                .saturating_mul(request.microbatches.into()),
+            evaluation_bytes: profile
+                .boundary_bytes
+                .saturating_mul(request.evaluation_microbatches.into()),
         })
     }
 
@@ -171,15 +180,48 @@ impl Problem {
     }
 
     /// Bytes of a stage beside its layers: of embedding and head where it holds them, and of what
-    /// checkers may ask for, where it has neighbours.
+    /// checkers may ask for, where it has neighbours. Of an evaluation nothing comes back; before
+    /// and after one, there is an update.
     fn fixed_bytes(&self, first: bool, last: bool) -> u64 {
         let part = |is_there: bool, bytes: u64| if is_there { bytes } else { 0 };
         part(first, self.embed_bytes)
             .saturating_add(part(last, self.head_bytes))
             .saturating_sub(part(first && last, self.shared_bytes))
-            .saturating_add(part(!first, self.opening_bytes))
-            .saturating_add(part(!last, self.opening_bytes))
+            .saturating_add(part(!first, self.step_bytes.saturating_mul(OPEN_STEPS - 1)))
+            .saturating_add(part(!first, self.step_bytes.max(self.evaluation_bytes)))
+            .saturating_add(part(!last, self.step_bytes.saturating_mul(OPEN_STEPS)))
             .saturating_add(self.workspace_bytes)
+    }
+
+    /// Bytes that a stage of so many layers holds for each further step that checkers may ask
+    /// about: what came in, and at most its share of what is counted of trained tensors and their
+    /// gradients.
+    fn open_step_bytes(&self, layers: u32, first: bool, last: bool) -> u64 {
+        let part = |is_there: bool, bytes: u64| if is_there { bytes } else { 0 };
+        let layers = self.layer_state_bytes.saturating_mul(layers.into());
+        let trained = layers
+            .saturating_add(part(first, self.embed_bytes))
+            .saturating_add(part(last, self.head_bytes));
+        (trained / OPEN_STEPS)
+            .saturating_add(part(!first, self.step_bytes.max(self.evaluation_bytes)))
+            .saturating_add(part(!last, self.step_bytes))
+    }
+
+    /// Steps whose inputs checkers may ask for at the same time, with `depth` microbatches in
+    /// flight: as many as every stage of a plan has memory for.
+    pub(super) fn open_steps(&self, plan: &Candidate, depth: u32) -> u32 {
+        let last = plan.lengths.len() - 1;
+        let mut steps = OPEN_STEPS_MAX;
+        for pipeline in &plan.slots {
+            for (stage, (&length, &slot)) in plan.lengths.iter().zip(pipeline).enumerate() {
+                let (is_first, is_last) = (stage == 0, stage == last);
+                let taken = self.bytes(length, depth.into(), is_first, is_last);
+                let room = self.devices[slot].memory_bytes.saturating_sub(taken);
+                let each = self.open_step_bytes(length, is_first, is_last).max(1);
+                steps = steps.min(OPEN_STEPS.saturating_add(room / each));
+            }
+        }
+        steps as u32
     }
 
     /// Bytes of a stage of so many layers.

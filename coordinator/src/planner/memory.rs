@@ -4,10 +4,12 @@
 //! `workspace_bytes + n * (layer_bytes + layer_state_bytes + f * layer_activation_bytes)`, and
 //! `embed_bytes` and `head_bytes` where it has the ends, less `shared_bytes` where it has both; and
 //! for each neighbour `2 * m * boundary_bytes`, which checkers may ask for until the audits of a
-//! step and of the one before are over. f, the microbatches in flight, is `min(s + 1, m)`, and 1 at
+//! step and of the one before are over (of the neighbour before it, `m` of these are as many as an
+//! evaluation has, where it has more). f, the microbatches in flight, is `min(s + 1, m)`, and 1 at
 //! the last stage, where the way back of each starts at once. The client
 //! that submits a job says what these are (`concord_models::memory`), and `concord plan` shows
-//! them. Loading goes slice by slice and takes no more than that.
+//! them. Loading goes slice by slice and takes no more than that. Memory that is left over lets
+//! audits fall behind by more than those two steps: by up to 8.
 
 use super::PlanError;
 use super::cost::{PlanShape, Problem};

@@ -15,6 +15,8 @@ mod error;
 mod grain;
 mod local;
 mod memory;
+#[cfg(test)]
+mod open_tests;
 mod pipeline;
 mod replicas;
 pub mod serving;
@@ -64,6 +66,8 @@ pub struct PlanRequest<'a> {
     pub layers: u32,
     /// Microbatches of a step, over all replicas.
     pub microbatches: u32,
+    /// What an evaluation computes, in microbatches of a step; 0 where there is none.
+    pub evaluation_microbatches: u32,
     /// The model.
     pub profile: &'a ModelProfile,
     /// Fixed by the user, or left to the planner.
@@ -83,6 +87,9 @@ pub struct TrainingPlan {
     pub depth: u32,
     /// Bytes that each stage is counted to take, with `depth` microbatches in flight.
     pub stage_bytes: Vec<u64>,
+    /// Steps whose inputs checkers may ask for at the same time, the one being done with them: at
+    /// least 2, which `stage_bytes` counts, and more where all stages have memory for them.
+    pub open_steps: u32,
 }
 
 /// Plans a job.
@@ -120,6 +127,7 @@ pub struct TrainingPlan {
 ///     epoch: 1,
 ///     layers: 4,
 ///     microbatches: 4,
+///     evaluation_microbatches: 0,
 ///     profile: &profile,
 ///     choice: &PlanChoice::Auto,
 ///     devices: &devices,
@@ -183,6 +191,7 @@ fn planned(
         step_micros: (best.seconds * 1e6).ceil() as u64,
         depth,
         stage_bytes: problem.stage_bytes(&best.lengths, depth),
+        open_steps: problem.open_steps(best, depth),
     }
 }
 

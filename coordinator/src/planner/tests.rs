@@ -39,7 +39,7 @@ fn device(index: u8, macs_per_second: u64, memory_bytes: u64) -> PlannerDevice {
 }
 
 /// Devices by (speed, memory), with the index as the key.
-fn pool(devices: &[(u64, u64)]) -> Vec<PlannerDevice> {
+pub(super) fn pool(devices: &[(u64, u64)]) -> Vec<PlannerDevice> {
     let numbered = devices.iter().enumerate();
     numbered
         .map(|(index, &(speed, memory))| device(index as u8, speed, memory))
@@ -49,15 +49,17 @@ fn pool(devices: &[(u64, u64)]) -> Vec<PlannerDevice> {
 pub(super) struct Case {
     pub(super) layers: u32,
     pub(super) microbatches: u32,
+    pub(super) evaluation: u32,
     pub(super) profile: ModelProfile,
     pub(super) choice: PlanChoice,
 }
 
 impl Case {
-    fn new(layers: u32, microbatches: u32) -> Self {
+    pub(super) fn new(layers: u32, microbatches: u32) -> Self {
         Self {
             layers,
             microbatches,
+            evaluation: 0,
             profile: profile(),
             choice: PlanChoice::Auto,
         }
@@ -69,12 +71,13 @@ impl Case {
         Ok(planned)
     }
 
-    fn plan_of(&self, devices: &[PlannerDevice]) -> Result<TrainingPlan, PlanError> {
+    pub(super) fn plan_of(&self, devices: &[PlannerDevice]) -> Result<TrainingPlan, PlanError> {
         let planned = plan(&PlanRequest {
             job: JobId(Digest([7; 32])),
             epoch: 3,
             layers: self.layers,
             microbatches: self.microbatches,
+            evaluation_microbatches: self.evaluation,
             profile: &self.profile,
             choice: &self.choice,
             devices,
@@ -249,7 +252,7 @@ proptest! {
         let choice = PlanChoice::Auto;
         let _ = plan(&PlanRequest {
             job: JobId(Digest([7; 32])), epoch: 0, layers, microbatches, profile: &profile,
-            choice: &choice, devices: &pool(&devices),
+            evaluation_microbatches: percent, choice: &choice, devices: &pool(&devices),
         });
     }
 }

@@ -1,7 +1,7 @@
 //! What is found after a restart.
 
 use concord_proto::JobId;
-use concord_proto::client::{JobEvent, Submission};
+use concord_proto::client::{JobEvent, JobState, Submission};
 use concord_proto::manifest::{DataManifest, StateManifest};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -51,9 +51,18 @@ impl Store {
     ) -> Result<PersistedJob> {
         let spec = &submission.spec;
         let job = spec.id();
-        let data: DataManifest = manifest(blobs, &spec.data, "a data manifest").await?;
-        let initial: StateManifest =
-            manifest(blobs, &spec.initial_state, "an initial state").await?;
+        let data = manifest(blobs, &spec.data, "a data manifest").await;
+        let initial = manifest(blobs, &spec.initial_state, "an initial state").await;
+        let (data, initial) = match (data, initial) {
+            (Ok(data), Ok(initial)) => (data, initial),
+            // Nothing more is done for it. Who submits it again brings them along.
+            (Err(why), _) | (_, Err(why)) if is_over(&progress.state) => {
+                let job = job.0.short();
+                tracing::warn!("job {job} is over and has no proof any more: {why}");
+                (no_data(), no_state())
+            }
+            (Err(why), _) | (_, Err(why)) => return Err(why),
+        };
         let checkpoints: Vec<StateManifest> = self
             .values(
                 "SELECT state FROM checkpoints WHERE job = $1 ORDER BY step",
@@ -128,6 +137,31 @@ impl Store {
         }
         let rows = query.fetch_all(&mut *connection).await;
         rows.map_err(|why| StoreError::of(&self.path, why))
+    }
+}
+
+fn is_over(state: &JobState) -> bool {
+    match state {
+        JobState::Waiting(_) | JobState::Running | JobState::Auditing => false,
+        JobState::Completed { .. } | JobState::Failed(_) | JobState::Cancelled => true,
+    }
+}
+
+/// A data set without sequences.
+fn no_data() -> DataManifest {
+    DataManifest {
+        sequence_len: 0,
+        chunk_sequences: 0,
+        chunks: Vec::new(),
+        sequences: Vec::new(),
+    }
+}
+
+/// A state without tensors.
+fn no_state() -> StateManifest {
+    StateManifest {
+        step: 0,
+        entries: Vec::new(),
     }
 }
 

@@ -13,7 +13,7 @@ use concord_verify::training::{loss_digest, parts};
 
 use super::arithmetic::{self as fake, Inputs, PerTensor, States};
 use super::lies::{Kind, Lie};
-use super::worker::{Openings, Stage, Work};
+use super::stage::{Openings, Stage, Work};
 
 pub fn roots(states: &States) -> (Digest, Digest) {
     state_roots(&states.values().copied().collect::<Vec<_>>())
@@ -174,13 +174,15 @@ pub fn updated(
 ) -> ToCoordinator {
     let writer = Writer { stage, work, lie };
     let plan = &stage.assignment.plan;
-    let run = &plan.replicas[stage.slot.replica];
+    let (run, evaluates) = (stage.run(work.step), stage.evaluates(work.step));
     let after = work.after.as_ref().expect("computed before");
-    let mut leaves: Vec<Leaf> = (run.start..run.end).map(|m| writer.forward(m)).collect();
-    leaves.extend((run.start..run.end).map(|m| writer.backward(m)));
-    let nodes = tree::cover(stage.spec.microbatches, run.start, run.end);
-    leaves.extend(nodes.into_iter().map(|node| writer.reduce(node)));
-    leaves.push(writer.update(scalars, after));
+    let mut leaves: Vec<Leaf> = run.clone().map(|m| writer.forward(m)).collect();
+    if !evaluates {
+        leaves.extend(run.clone().map(|m| writer.backward(m)));
+        let nodes = tree::cover(stage.spec.microbatches, run.start, run.end);
+        leaves.extend(nodes.into_iter().map(|node| writer.reduce(node)));
+        leaves.push(writer.update(scalars, after));
+    }
     if writer.lies(Kind::MissingLeaf) {
         leaves.remove(0);
     }
@@ -195,8 +197,11 @@ pub fn updated(
         device: "make-believe".to_string(),
         leaf_root: leaf_root(&leaves),
         loss: scalars.mean_loss().expect("losses"),
-        grad_norm: scalars.grad_norm().expect("norms"),
-        learning_rate: fake::number(&step),
+        grad_norm: scalars.grad_norm().unwrap_or(0.0.into()),
+        learning_rate: match evaluates {
+            true => 0.0.into(),
+            false => fake::number(&step),
+        },
         state: after.iter().map(state).collect(),
     };
     let mut claim = Signed::new(key, &claim);

@@ -6,9 +6,9 @@ use concord_proto::TrainingSequence;
 use concord_proto::client::{ModelProfile, PlanChoice, RunOptions, Submission};
 use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
 use concord_proto::{
-    ARITHMETIC_VERSION, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace, MomentFormat,
-    Optimizer, Order, PrecisionSpec, RateSchedule, Regularization, ScheduleKind, TrainedTensor,
-    UpdateRule,
+    ARITHMETIC_VERSION, AdapterSpec, Digest, Domain, EvaluationSpec, F32Bits, HeldOut, JobSpec,
+    ModelPlace, MomentFormat, Optimizer, Order, Patience, PrecisionSpec, RateSchedule,
+    Regularization, ScheduleKind, TrainedTensor, UpdateRule,
 };
 
 pub const LAYERS: u32 = 4;
@@ -40,6 +40,23 @@ fn trainable(tied: bool) -> Vec<TrainedTensor> {
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all
+}
+
+/// The same job, with an evaluation after each update on the last 4 sequences. It keeps the best
+/// state, and has this much patience.
+pub fn evaluated(mut new: NewJob, patience: Option<u32>) -> NewJob {
+    new.submission.spec.evaluation = Some(EvaluationSpec {
+        held_out: HeldOut::Last { sequences: 4 },
+        micro_batch_size: 1,
+        every: 1,
+        at_start: true,
+        patience: patience.map(|evaluations| Patience {
+            evaluations,
+            threshold: F32Bits::from(0.0),
+        }),
+        keep_best: true,
+    });
+    new
 }
 
 /// A job of `steps` steps, with a plan of stages x replicas and no audits.

@@ -30,6 +30,8 @@ pub enum Kind {
     SilentForward,
     /// Silence once the scalars are there.
     SilentUpdate,
+    /// Silence where the state is to be stored.
+    SilentFlush,
     /// Another state goes into the store than was committed.
     OtherFlush,
 }

@@ -11,6 +11,7 @@ pub mod links;
 pub mod memory;
 pub mod rng;
 pub mod room;
+pub mod stage;
 pub mod swept;
 pub mod worker;
 pub mod world;

@@ -6,14 +6,15 @@ use concord_proto::manifest::{DataManifest, StateManifest};
 use concord_proto::session::{Assignment, Held, Scalars, ToCoordinator, ToWorker};
 use concord_proto::tree::{self, Node};
 use concord_proto::{
-    BatchPlan, Digest, GradientPart, JobId, JobSpec, Keypair, Layers, LeafPhase, MicrobatchLoss,
-    Origin, Port, PortKind, Slot, TensorNorm, TensorState, WorkerId, microbatch_digest,
+    BatchPlan, Digest, GradientPart, JobId, JobSpec, Keypair, LeafPhase, MicrobatchLoss, Origin,
+    Port, PortKind, TensorNorm, TensorState, WorkerId, microbatch_digest,
 };
 use concord_verify::training::{held_tensors, parts};
 
-use super::arithmetic::{self as fake, Inputs, PerTensor, States};
+use super::arithmetic::{self as fake, Inputs, PerTensor};
 use super::claims;
 use super::lies::{Kind, Lie};
+use super::stage::{Openings, Stage, Work};
 
 /// What is behind a digest that goes from worker to worker.
 #[derive(Clone, Debug)]
@@ -44,43 +45,6 @@ pub struct Library {
     pub specs: BTreeMap<Digest, JobSpec>,
     pub states: BTreeMap<Digest, StateManifest>,
     pub data: DataManifest,
-}
-
-/// A stage, loaded.
-pub struct Stage {
-    pub job: JobId,
-    pub spec: JobSpec,
-    pub assignment: Assignment,
-    pub slot: Slot,
-    pub layers: Layers,
-    /// The committed state.
-    pub states: States,
-    /// Steps done and committed.
-    pub done: u32,
-}
-
-/// A step in work.
-pub struct Work {
-    pub step: u32,
-    pub inbox: BTreeMap<(PortKind, u32), Frame>,
-    pub tokens: BTreeMap<u32, Digest>,
-    pub made: BTreeMap<(LeafPhase, u32), Vec<Port>>,
-    pub losses: Vec<MicrobatchLoss>,
-    pub sums: BTreeMap<GradientPart, BTreeMap<Node, PerTensor>>,
-    pub totals: Option<PerTensor>,
-    pub reported: bool,
-    pub after: Option<States>,
-}
-
-/// What a checker needs to re-run the leaves of a step.
-#[derive(Clone)]
-pub struct Openings {
-    pub spec: JobSpec,
-    pub layers: Layers,
-    pub before: States,
-    pub tokens: BTreeMap<u32, Digest>,
-    pub sums: BTreeMap<GradientPart, BTreeMap<Node, PerTensor>>,
-    pub scalars: Digest,
 }
 
 pub struct Worker {
@@ -207,11 +171,10 @@ impl Worker {
         assert_eq!(stage.assignment.plan.epoch, epoch, "a step of another plan");
         assert_eq!(stage.done, step, "a step out of turn");
         self.steps_seen += 1;
-        let run = &stage.assignment.plan.replicas[stage.slot.replica];
         let count = library.data.sequences.len() as u64;
         let mut batches = BatchPlan::new(&stage.spec, count);
         let mut tokens = BTreeMap::new();
-        for m in run.start..run.end {
+        for m in stage.run(step) {
             let sequences = batches.sequences(step, m);
             tokens.insert(m, microbatch_digest(&library.data, &sequences));
         }
@@ -273,19 +236,24 @@ impl Worker {
         let (Some(stage), Some(work)) = (&self.stage, &mut self.work) else {
             return acts;
         };
-        let run = &stage.assignment.plan.replicas[stage.slot.replica];
+        let (run, evaluates) = (stage.run(work.step), stage.evaluates(work.step));
         let lie = self.lie.filter(|lie| lie.from_step <= work.step);
         if lie.is_some_and(|lie| lie.kind == Kind::SilentForward) {
             return acts;
         }
-        for m in run.start..run.end {
+        for m in run.clone() {
             forward_one(stage, work, m, lie, &self.key, &mut acts);
-            backward_one(stage, work, m, lie, &self.key, &mut acts);
+            if !evaluates {
+                backward_one(stage, work, m, lie, &self.key, &mut acts);
+            }
         }
-        let through = |work: &Work| {
-            (run.start..run.end).all(|m| work.made.contains_key(&(LeafPhase::Backward, m)))
+        let last = match evaluates {
+            true => LeafPhase::Forward,
+            false => LeafPhase::Backward,
         };
+        let through = |work: &Work| run.clone().all(|m| work.made.contains_key(&(last, m)));
         if through(work)
+            && !evaluates
             && !work
                 .made
                 .keys()
@@ -311,7 +279,10 @@ impl Worker {
             .totals
             .as_ref()
             .expect("scalars before all is computed");
-        let mut after = fake::update(&stage.states, totals, scalars.digest());
+        let mut after = match stage.evaluates(work.step) {
+            true => stage.states.clone(),
+            false => fake::update(&stage.states, totals, scalars.digest()),
+        };
         let lie = self.lie.filter(|lie| lie.from_step <= work.step);
         if lie.is_some_and(|lie| lie.kind == Kind::SilentUpdate) {
             return Vec::new();
@@ -342,6 +313,9 @@ impl Worker {
         let Some(stage) = self.stage.as_ref().filter(|stage| stage.job == job) else {
             return Vec::new();
         };
+        if self.lie.is_some_and(|lie| lie.kind == Kind::SilentFlush) {
+            return Vec::new();
+        }
         let mut state: Vec<TensorState> = stage
             .states
             .iter()
@@ -515,7 +489,10 @@ fn report(stage: &Stage, work: &mut Work, lie: Option<Lie>, acts: &mut Vec<Act>)
         start: 0,
         end: stage.spec.microbatches,
     };
-    let mut held = parts(&stage.spec, stage.layers);
+    let mut held = match stage.evaluates(work.step) {
+        true => Vec::new(),
+        false => parts(&stage.spec, stage.layers),
+    };
     if held.iter().any(|part| *part != GradientPart::Own) {
         held.retain(|part| *part == GradientPart::Own);
         held.extend([GradientPart::TiedEmbed, GradientPart::TiedHead]);

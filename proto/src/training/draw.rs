@@ -28,8 +28,15 @@ pub fn seed(nonce: &[u8; 32], claims: &[Digest]) -> Digest {
     hasher.finish()
 }
 
-/// The leaves of one worker that are drawn, by index.
-pub fn drawn(seed: &Digest, rate: &AuditRate, leaf_count: u32) -> Vec<u32> {
+/// The leaves of one worker that are drawn in a step, by index: each with the probability of its
+/// rate, and all where `decides` (the step's loss decides about the result, [`JobSpec::decides`]);
+/// none at a rate of 0.
+///
+/// [`JobSpec::decides`]: crate::training::JobSpec::decides
+pub fn drawn(seed: &Digest, rate: &AuditRate, leaf_count: u32, decides: bool) -> Vec<u32> {
+    if decides && rate.rate > 0 {
+        return (0..leaf_count).collect();
+    }
     let ticket = |index: u32| {
         let mut hasher = Hasher::new(Domain::Draw);
         hasher.update(&seed.0);

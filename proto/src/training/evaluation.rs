@@ -1,7 +1,7 @@
 //! Evaluation: the loss on held-out sequences between updates, and what follows from it. It is a
 //! step of the chain: what it says is claimed, audited and verified as an update is.
 
-use crate::training::{F32Bits, JobSpec, LossLimit};
+use crate::training::{EvaluationSpec, F32Bits, JobSpec, LossLimit};
 
 /// What a step of the chain does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,25 @@ impl JobSpec {
     /// Whether a step is an evaluation.
     pub fn is_evaluation(&self, step: u32) -> bool {
         matches!(self.work(step), StepWork::Evaluation { .. })
+    }
+
+    /// Whether the loss of a step decides which state is the result, or where the job ends: that of
+    /// an evaluation after an update, where the job keeps the best state or has patience. All
+    /// leaves of such a step are drawn for audit ([`crate::draw::drawn`]).
+    pub fn decides(&self, step: u32) -> bool {
+        let of_its_loss = |of: &EvaluationSpec| of.keep_best || of.patience.is_some();
+        let is_after_updates =
+            matches!(self.work(step), StepWork::Evaluation { updates } if updates > 0);
+        is_after_updates && self.evaluation.as_ref().is_some_and(of_its_loss)
+    }
+
+    /// A step of the chain, for people, who count updates from 1: "step 8", or "the evaluation
+    /// after step 8".
+    pub fn words(&self, step: u32) -> String {
+        match self.work(step) {
+            StepWork::Update(update) => format!("step {}", update + 1),
+            StepWork::Evaluation { updates } => format!("the evaluation after step {updates}"),
+        }
     }
 
     /// Microbatches of a step, over all replicas.

@@ -155,6 +155,7 @@ impl Source {
                 worker: self.key(),
                 checker: self.key(),
                 step: self.u32(),
+                evaluation: self.flag(),
                 leaf: self.text(),
             },
             5 => JobEvent::Convicted {

@@ -29,15 +29,20 @@ pub async fn fetch_from_coordinator(
             .map_err(|status| failed(digest, &status))?
             .into_inner(),
         digest,
+        BLOB_BYTES_MAX,
     )
     .await
 }
 
-/// Fetches a blob that a worker gives out.
+/// Fetches a blob of at most `most` bytes that a worker gives out.
 ///
 /// # Errors
 /// As [`fetch_from_coordinator`].
-pub async fn fetch_from_worker(channel: Channel, digest: Digest) -> Result<Vec<u8>, RuntimeError> {
+pub async fn fetch_from_worker(
+    channel: Channel,
+    digest: Digest,
+    most: u64,
+) -> Result<Vec<u8>, RuntimeError> {
     let mut client = WorkerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let address = BlobAddress {
         digest: digest.0.to_vec(),
@@ -48,19 +53,24 @@ pub async fn fetch_from_worker(channel: Channel, digest: Digest) -> Result<Vec<u
             .map_err(|status| failed(digest, &status))?
             .into_inner(),
         digest,
+        most,
     )
     .await
 }
 
-async fn collect(mut chunks: Streaming<Chunk>, digest: Digest) -> Result<Vec<u8>, RuntimeError> {
+async fn collect(
+    mut chunks: Streaming<Chunk>,
+    digest: Digest,
+    most: u64,
+) -> Result<Vec<u8>, RuntimeError> {
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks
         .message()
         .await
         .map_err(|status| failed(digest, &status))?
     {
-        if (bytes.len() + chunk.data.len()) as u64 > BLOB_BYTES_MAX {
-            let why = format!("over {BLOB_BYTES_MAX} bytes");
+        if (bytes.len() + chunk.data.len()) as u64 > most {
+            let why = format!("over {most} bytes");
             return Err(RuntimeError::BadBlob {
                 digest,
                 what: "blob",

@@ -7,8 +7,9 @@ use concord_kernels::Device;
 use concord_proto::ledger::{Finding, Verdict};
 use concord_proto::serving::{AnswerVerdict, AuditedAnswer};
 use concord_proto::session::{AuditOrder, ToCoordinator};
-use concord_proto::{Digest, Keypair, PublicKey, Signed};
+use concord_proto::{Digest, JobSpec, Keypair, PublicKey, Signed};
 use concord_verify::training::leaf_words;
+use tokio::sync::OwnedMutexGuard;
 
 use super::queue::{AuditQueue, LeafPlace, busy, same_job};
 use crate::RuntimeError;
@@ -144,15 +145,10 @@ impl Auditor {
 
     async fn compute_leaf(self: Arc<Self>, order: AuditOrder) -> Result<Finding, RuntimeError> {
         let (spec, step, layers) = (order.spec, order.step, order.leaf.layers);
-        let (given, place) = self.fetch(order).await?;
-        let mut held = self.queue.job().await;
-        if same_job(&mut held, spec).is_none() {
-            // Frees the memory of the job before.
-            *held = None;
-            *held = Some(AuditedJob::fetch(&self.blobs, spec).await?);
-        }
-        let missing_job = || missing("its job");
-        let job = same_job(&mut held, spec).ok_or_else(missing_job)?;
+        let job_spec = self.job(spec).await?.1;
+        let (given, place) = self.fetch(order, &job_spec).await?;
+        let mut held = self.job(spec).await?.0;
+        let job = same_job(&mut held, spec).ok_or_else(|| missing("its job"))?;
         let inputs = Inputs::join(given, &self.blobs, job, step).await?;
         let base = job.base(&self.blobs, layers).await?;
         let config = job.config.clone();
@@ -183,15 +179,34 @@ impl Auditor {
         })
     }
 
+    /// The job with the spec at this address, which is fetched where another one is held; and its
+    /// spec.
+    async fn job(
+        &self,
+        address: Digest,
+    ) -> Result<(OwnedMutexGuard<Option<AuditedJob>>, Arc<JobSpec>), RuntimeError> {
+        let mut held = self.queue.job().await;
+        if same_job(&mut held, address).is_none() {
+            // Frees the memory of the job before.
+            *held = None;
+            *held = Some(AuditedJob::fetch(&self.blobs, address).await?);
+        }
+        let job = same_job(&mut held, address);
+        let spec = job.map(|job| job.spec.clone());
+        let spec = spec.ok_or_else(|| missing("its job"))?;
+        Ok((held, spec))
+    }
+
     /// Fetches the inputs that the worker of a leaf gives. All workers are asked at once to open
     /// their leaves; the inputs are fetched in turns, so that a worker that stalls delays only its
     /// own leaves.
     pub(super) async fn fetch(
         &self,
         order: AuditOrder,
+        spec: &JobSpec,
     ) -> Result<(GivenInputs, LeafPlace), RuntimeError> {
         let worker = order.worker;
-        let opened = OpenedLeaf::ask(order).await?;
+        let opened = OpenedLeaf::ask(order, spec).await?;
         let turn = self.queue.turn(worker).await;
         let given = opened.fetch().await?;
         Ok((given, turn.fetched()))

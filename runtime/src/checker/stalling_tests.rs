@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_kernels::{Device, Tensor};
-use concord_proto::session::{AuditOrder, Opening};
+use concord_proto::session::{AuditOrder, OpenedMicrobatch, Opening};
 use concord_proto::tree::Node;
 use concord_proto::wire::incoming::accept;
 use concord_proto::wire::worker_server::{Worker, WorkerServer};
 use concord_proto::wire::{BlobAddress, Body, Chunk, Empty, Frame};
 use concord_proto::{
-    ClaimInput, Digest, Domain, GradientPart, JobId, Keypair, Layers, Leaf, LeafPhase, Port,
-    PortKind, canonical, merkle,
+    ClaimInput, Digest, Domain, GradientPart, JobId, JobSpec, Keypair, Layers, Leaf, LeafPhase,
+    Port, PortKind, canonical, merkle,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -24,6 +24,7 @@ use super::{AuditQueue, Auditor};
 use crate::blobs::{BlobOptions, Blobs};
 use crate::faults::Faults;
 use crate::tensor_blob;
+use crate::training::engine::tests::{config, job_spec};
 
 /// Far less than a stalling worker is waited for.
 const SOON: Duration = Duration::from_secs(10);
@@ -34,6 +35,8 @@ enum Stall {
     Never,
     Open,
     Blob,
+    /// It gives all, and opens a sum with more values than its stage has.
+    TooMany,
 }
 
 /// A worker that gives one tensor, or stalls.
@@ -68,7 +71,17 @@ impl Worker for OneTensor {
             std::future::pending::<()>().await;
         }
         let digest = Digest::of(Domain::Blob, &self.bytes);
-        let bytes = canonical::encode(&Opening::Inputs(vec![vec![digest]]));
+        let opening = match self.stall {
+            Stall::TooMany => Opening::Again {
+                values: vec![digest; 100_000],
+                microbatches: vec![OpenedMicrobatch {
+                    activation: None,
+                    gradient: None,
+                }],
+            },
+            Stall::Never | Stall::Open | Stall::Blob => Opening::Inputs(vec![vec![digest]]),
+        };
+        let bytes = canonical::encode(&opening);
         Ok(Response::new(Body { bytes }))
     }
 
@@ -127,14 +140,14 @@ fn order(worker: u8, endpoint: &str) -> AuditOrder {
             microbatch: 0,
             layers: Layers::new(0, 1),
             inputs: vec![ClaimInput { port, origin: None }],
-            outputs: Vec::new(),
+            outputs: vec![port],
             flops: 0,
             tokens: 0,
         },
     }
 }
 
-async fn others_are_not_delayed(stall: Stall) {
+fn auditor() -> (Arc<Auditor>, Arc<JobSpec>, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     // Nobody listens there: no coordinator is needed for what a worker gives.
     let coordinator = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
@@ -143,17 +156,22 @@ async fn others_are_not_delayed(stall: Stall) {
     let key = Keypair::from_secret([9; 32]);
     let (queue, faults) = (AuditQueue::new(0), Faults::default());
     let auditor = Auditor::new(Device::Reference, blobs, key, queue, faults);
-    let auditor = Arc::new(auditor);
+    (Arc::new(auditor), Arc::new(job_spec(&config())), folder)
+}
+
+async fn others_are_not_delayed(stall: Stall) {
+    let (auditor, spec, _folder) = auditor();
     let (stalling, stalls) = start(stall).await;
     let (honest, _) = start(Stall::Never).await;
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..4 {
         let (auditor, order) = (auditor.clone(), order(1, &stalling));
-        waiting.spawn(async move { auditor.fetch(order).await.map(drop) });
+        let spec = spec.clone();
+        waiting.spawn(async move { auditor.fetch(order, &spec).await.map(drop) });
     }
     tokio::time::timeout(SOON, stalls.notified()).await.unwrap();
     for worker in [2, 3, 2] {
-        let fetched = auditor.fetch(order(worker, &honest));
+        let fetched = auditor.fetch(order(worker, &honest), &spec);
         let fetched = tokio::time::timeout(SOON, fetched).await;
         assert!(fetched.expect("it is delayed").is_ok());
     }
@@ -161,6 +179,16 @@ async fn others_are_not_delayed(stall: Stall) {
         waiting.try_join_next().is_none(),
         "the stalling worker has answered"
     );
+}
+
+/// Nothing is fetched that has no place in the job: it would have to fit into memory first.
+#[tokio::test]
+async fn more_than_the_job_has_is_not_fetched() {
+    let (auditor, spec, _folder) = auditor();
+    let (endpoint, _) = start(Stall::TooMany).await;
+    let why = auditor.fetch(order(1, &endpoint), &spec).await;
+    let why = why.map(drop).unwrap_err().to_string();
+    assert!(why.contains("another number of values"), "{why}");
 }
 
 #[tokio::test]

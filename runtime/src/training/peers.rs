@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use concord_kernels::{KernelError, Tensor};
+use concord_proto::PortKind;
 use concord_proto::canonical;
 use concord_proto::limits::CHUNK_BYTES;
 use concord_proto::wire::worker_client::WorkerClient;
@@ -15,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use super::engine::EngineEvent;
 use crate::{Backoff, RuntimeError, session, tensor_blob};
 
 /// Frames that may wait for one worker: they are bounded by the microbatches in flight.
@@ -49,12 +52,20 @@ pub(crate) struct PeerLoss {
 }
 
 /// Streams to other workers, by endpoint.
-#[derive(Default)]
 pub(crate) struct Peers {
     streams: BTreeMap<String, mpsc::Sender<OutgoingFrame>>,
+    engine: SyncSender<EngineEvent>,
 }
 
 impl Peers {
+    /// No streams yet. The engine is told which hidden states are on their way.
+    pub(crate) fn new(engine: SyncSender<EngineEvent>) -> Self {
+        Self {
+            streams: BTreeMap::new(),
+            engine,
+        }
+    }
+
     /// Sends tensors to the worker at `endpoint`. Where they do not get there, `lost` is told.
     pub(crate) async fn send(
         &mut self,
@@ -80,6 +91,7 @@ impl Peers {
             endpoint: endpoint.clone(),
             frames,
             epoch,
+            engine: self.engine.clone(),
         };
         tokio::spawn(stream.feed(lost.clone()));
         self.streams.insert(endpoint, sender);
@@ -97,6 +109,7 @@ struct PeerStream {
     frames: mpsc::Receiver<OutgoingFrame>,
     /// Of the last frame that was taken up, or of the first that waits.
     epoch: u32,
+    engine: SyncSender<EngineEvent>,
 }
 
 impl PeerStream {
@@ -163,6 +176,10 @@ impl PeerStream {
             if !sent.map_err(|error| error.to_string())? {
                 return Err(end(push.await));
             }
+            if let Some(event) = on_its_way(&frame.header) {
+                // If the engine is gone, the worker ends.
+                let _ = self.engine.send(event);
+            }
         }
         drop(pieces);
         match push.await {
@@ -170,6 +187,17 @@ impl PeerStream {
             ended => Err(end(ended)),
         }
     }
+}
+
+/// What the engine is told once a frame is on its way: as long as hidden states wait here, few more
+/// are computed of an evaluation, of which nothing comes back.
+fn on_its_way(header: &FrameHeader) -> Option<EngineEvent> {
+    matches!(header.port.kind, PortKind::Activation(_)).then_some(EngineEvent::Sent {
+        job: header.job,
+        epoch: header.epoch,
+        step: header.step,
+        microbatch: header.microbatch,
+    })
 }
 
 /// How a stream ended that should go on.
@@ -232,7 +260,7 @@ mod tests {
 
     async fn loss_at(endpoint: &str) -> PeerLoss {
         let (lost, mut losses) = mpsc::channel(4);
-        let mut peers = Peers::default();
+        let mut peers = Peers::new(std::sync::mpsc::sync_channel(4).0);
         peers
             .send(endpoint.to_string(), header(7), Vec::new(), &lost)
             .await;

@@ -21,6 +21,7 @@ pub fn planned(
         epoch: 1,
         layers: model.config.layers as u32,
         microbatches: run.microbatches,
+        evaluation_microbatches: 0,
         profile: &profile::training(&model.config, run, &model.kept),
         choice,
         devices,

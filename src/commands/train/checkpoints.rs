@@ -7,7 +7,7 @@ use anyhow::Context;
 use concord_kernels::Tensor;
 use concord_models::export;
 use concord_proto::client::{ClientRequest, JobEvent};
-use concord_proto::{Digest, JobId};
+use concord_proto::{Digest, JobId, JobSpec};
 use concord_runtime::RuntimeError;
 use serde_json::{Value, json};
 
@@ -88,7 +88,8 @@ impl<'a> Saver<'a> {
     async fn save(&mut self, steps: u32, state: Digest, log: &StepLog) -> anyhow::Result<()> {
         let client = Client::connect(self.url).await?;
         let word = state.to_string();
-        if self.is_wanted(steps) && !self.output_dir.has_checkpoint(steps, &word) {
+        let is_best = best_step(&self.ingested.spec, log) == Some(steps);
+        if (is_best || self.is_wanted(steps)) && !self.output_dir.has_checkpoint(steps, &word) {
             let tensors = match result::fetch_values(&client, &self.ingested.spec, state).await {
                 // A newer one has taken its place, or an earlier run had it and deleted it since.
                 Err(why) if is_gone(&why) => return Ok(()),
@@ -102,7 +103,7 @@ impl<'a> Saver<'a> {
         }
         let job = self.id;
         client.call(&ClientRequest::Fetched { job, steps }).await?;
-        self.rotate()
+        self.rotate(best_step(&self.ingested.spec, log))
     }
 
     fn write(
@@ -129,14 +130,9 @@ impl<'a> Saver<'a> {
     }
 
     /// Deletes the oldest checkpoints beyond those that are kept.
-    fn rotate(&mut self) -> anyhow::Result<()> {
-        let limit = self.job.save_total_limit as usize;
+    fn rotate(&mut self, best: Option<u32>) -> anyhow::Result<()> {
         let all = self.output_dir.checkpoints();
-        let old = match limit {
-            0 => 0,
-            limit => all.len().saturating_sub(limit),
-        };
-        let mut old = all.into_iter().take(old);
+        let mut old = superfluous(&all, self.job.save_total_limit, best).into_iter();
         old.try_for_each(|steps| self.output_dir.remove_checkpoint(steps))
     }
 
@@ -147,6 +143,27 @@ impl<'a> Saver<'a> {
         export::replace_file(&path, |out| writeln!(out, "{text}"))?;
         Ok(())
     }
+}
+
+/// Steps before the best evaluation so far, where the job keeps that state.
+fn best_step(spec: &JobSpec, log: &StepLog) -> Option<u32> {
+    spec.evaluation.filter(|evaluation| evaluation.keep_best)?;
+    let history = log.history(u32::MAX);
+    let best = history.iter().rfind(|line| line["is_best"] == true)?;
+    u32::try_from(best["step"].as_u64()?).ok()
+}
+
+/// Those of `all` checkpoints, from the oldest on, that are beyond the limit; 0 is none. The last
+/// one and the best one stay, as with transformers.
+fn superfluous(all: &[u32], limit: u32, best: Option<u32>) -> Vec<u32> {
+    let count = match limit {
+        0 => 0,
+        limit => all.len().saturating_sub(limit as usize),
+    };
+    let last = all.last().copied();
+    let old = all.iter().copied();
+    let old = old.filter(|&steps| Some(steps) != best && Some(steps) != last);
+    old.take(count).collect()
 }
 
 /// The progress after `steps` steps, with the fields of transformers' `TrainerState`; `history` are
@@ -197,4 +214,27 @@ fn is_gone(why: &anyhow::Error) -> bool {
         matches!(cause, Some(RuntimeError::MissingBlob(_)))
     };
     why.chain().any(is_missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::superfluous;
+
+    #[test]
+    fn the_last_and_the_best_checkpoint_are_never_deleted() {
+        let all = [2, 4, 6, 8];
+        for (limit, best, old) in [
+            (0, None, &[][..]),
+            (2, None, &[2, 4]),
+            (2, Some(4), &[2, 6]),
+            (2, Some(8), &[2, 4]),
+            (2, Some(1), &[2, 4]),
+            // Both stay, although only one was asked for.
+            (1, Some(2), &[4, 6]),
+            (1, None, &[2, 4, 6]),
+            (9, Some(2), &[]),
+        ] {
+            assert_eq!(superfluous(&all, limit, best), old, "{limit} {best:?}");
+        }
+    }
 }

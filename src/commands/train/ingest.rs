@@ -126,7 +126,8 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
         true => KeptFormats::of(&folder)?,
         false => KeptFormats::default(),
     };
-    let profile = profile::training(folder.config(), &with_evaluation(&run, &spec), &kept);
+    let batch = spec.evaluation.map_or(0, |of| of.micro_batch_size);
+    let profile = profile::evaluated(folder.config(), &run, batch, &kept);
     let of_data = u128::from(data.tokens) * u128::from(spec.sequences_per_step());
     Ok(Ingested {
         step_tokens: (of_data / u128::from(data.sequences.max(1))) as u64,
@@ -140,16 +141,6 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
         lora,
         told,
     })
-}
-
-/// What a stage holds at most: it keeps what it got for every microbatch of an evaluation, too.
-fn with_evaluation(run: &TrainingRun, spec: &JobSpec) -> TrainingRun {
-    let mut run = run.clone();
-    if let Some(evaluation) = &spec.evaluation {
-        run.microbatches = run.microbatches.max(evaluation.microbatches());
-        run.micro_batch_size = run.micro_batch_size.max(evaluation.micro_batch_size);
-    }
-    run
 }
 
 /// The evaluation of the job, where something is held out.

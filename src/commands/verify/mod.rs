@@ -197,6 +197,16 @@ fn text(
             report.evaluations
         ));
     }
+    if report.deciding > 0 {
+        lines.push(match report.deciding_unseen {
+            0 => "decisions   rest on losses of which every piece was re-run".to_string(),
+            unseen => format!(
+                "decisions   not proven: they rest on {} evaluations, and of {unseen} not every \
+                 piece was re-run",
+                report.deciding
+            ),
+        });
+    }
     for (worker, share) in shares {
         lines.push(format!(
             "worker      {}  {} steps, {} pieces of work  {}",
@@ -278,6 +288,8 @@ fn object(
         "record_digest": report.record.to_string(), "steps": report.steps,
         "evaluations": report.evaluations, "best_step": report.best.map(|best| best.0),
         "best_eval_loss": report.best.map(|best| best.1),
+        "deciding_evaluations": report.deciding,
+        "deciding_evaluations_unseen": report.deciding_unseen,
         "coordinator": report.coordinator.to_string(),
         "workers": shares.iter().map(worker).collect::<Vec<_>>(),
         "checkers": names(&report.checkers), "leaves": report.leaves,

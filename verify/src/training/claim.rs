@@ -49,7 +49,7 @@ pub fn check_claim(
     checker
         .check(&claim, leaves)
         .map_err(|(offence, evidence)| {
-            breach(offence, format!("in step {}, {evidence}", rules.step))
+            breach(offence, format!("in {}, {evidence}", rules.words()))
         })?;
     check_means(rules, worker, &claim)?;
     Ok(claim)

@@ -54,8 +54,8 @@ fn check_input(
         culprit: sender.worker,
         offence: Offence::Equivocation,
         evidence: format!(
-            "in step {}, it signed {} as {kind:?} to worker {} for the {}, and claims {}",
-            rules.step,
+            "in {}, it signed {} as {kind:?} to worker {} for the {}, and claims {}",
+            rules.words(),
             input.port.digest.short(),
             receiver.worker.short(),
             leaf_words(leaf),

@@ -41,7 +41,7 @@ pub fn check_computed(
     Err(Breach {
         culprit: worker,
         offence: Offence::WrongClaim,
-        evidence: format!("in step {}, {what}", rules.step),
+        evidence: format!("in {}, {what}", rules.words()),
     })
 }
 
@@ -99,8 +99,8 @@ pub(super) fn check_means(
         culprit: worker,
         offence: Offence::WrongClaim,
         evidence: format!(
-            "in step {}, its loss or gradient norm is not what the scalars of the step give",
-            rules.step
+            "in {}, its loss or gradient norm is not what the scalars of the step give",
+            rules.words()
         ),
     })
 }

@@ -104,6 +104,11 @@ impl StepRules<'_> {
         self.spec.run_of(self.step, run.start, run.end)
     }
 
+    /// The step, for people.
+    fn words(&self) -> String {
+        self.spec.words(self.step)
+    }
+
     fn is_evaluation(&self) -> bool {
         self.spec.is_evaluation(self.step)
     }

@@ -20,6 +20,8 @@ pub(super) struct ActivePlan {
     step_micros: u64,
     /// Bytes that each stage is counted to take.
     stage_bytes: Vec<u64>,
+    /// Steps whose inputs its workers have memory to hold for checkers.
+    open_steps: u32,
     /// Whether it is what the user chose, or what the pool has room for.
     as_chosen: bool,
 }
@@ -33,6 +35,7 @@ impl ActivePlan {
             ready: BTreeSet::new(),
             step_micros: planned.step_micros,
             stage_bytes: planned.stage_bytes,
+            open_steps: planned.open_steps,
             as_chosen,
         }
     }
@@ -51,6 +54,10 @@ impl ActivePlan {
 
     pub(super) fn step_micros(&self) -> u64 {
         self.step_micros
+    }
+
+    pub(super) fn open_steps(&self) -> u32 {
+        self.open_steps
     }
 
     pub(super) fn has(&self, worker: &WorkerId) -> bool {

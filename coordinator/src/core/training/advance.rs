@@ -76,7 +76,7 @@ impl TrainingJob {
             }
             return;
         }
-        let window = self.order.audit_window(context.config);
+        let window = self.audit_window(context.config);
         let oldest = self.audits.oldest_step();
         let steps = self.committed.steps();
         if oldest.is_some_and(|oldest| steps >= oldest.saturating_add(window)) {
@@ -90,14 +90,20 @@ impl TrainingJob {
 
     /// Whether a client is to get the present state, and it is not in the store.
     fn is_to_save(&self) -> bool {
-        self.saves.is_due(self.spec(), self.committed.steps()) && !self.committed.is_stored()
+        self.is_saved_after(self.committed.steps()) && !self.committed.is_stored()
+    }
+
+    /// Whether a client is to get the state after `steps` steps.
+    fn is_saved_after(&self, steps: u32) -> bool {
+        let is_end = steps == self.committed.steps() && self.all_committed();
+        self.saves.is_due(self.spec(), steps, is_end)
     }
 
     /// Whether an earlier state that a client is to get is still on its way into the store.
     pub(super) fn is_saving_earlier(&self) -> bool {
         let steps = self.committed.steps();
         let mut flush = self.flush.iter();
-        flush.any(|flush| flush.step() < steps && self.saves.is_due(self.spec(), flush.step()))
+        flush.any(|flush| flush.step() < steps && self.is_saved_after(flush.step()))
     }
 
     /// Whether the next step has to wait for that, because the present state is to be stored, too,
@@ -187,7 +193,7 @@ impl TrainingJob {
             for worker in wanted.keys() {
                 context.send(worker, ToWorker::Flush { job });
             }
-            self.flush = Some(Flush::new(step, entries, wanted));
+            self.flush = Some(Flush::new(context.now, step, entries, wanted));
             return true;
         }
         false
@@ -207,7 +213,9 @@ impl TrainingJob {
         match flush.report(worker, step, state) {
             FlushReport::Waits => {}
             FlushReport::OtherState { step } => {
-                let evidence = format!("it stored another state than the one committed at {step}");
+                let steps = self.spec().updates_before(step);
+                let evidence =
+                    format!("it stored another state than the one committed after {steps} steps");
                 let conviction = Conviction::new(worker, Offence::WrongClaim, evidence);
                 self.convict(context, conviction);
             }
@@ -240,7 +248,8 @@ impl TrainingJob {
                 let (steps, digest) = (state.step, Digest::of_value(Domain::Blob, &state));
                 self.committed.add_checkpoint(state);
                 let spec = self.order.spec();
-                if self.saves.add(spec, steps) {
+                let is_end = self.committed.end(spec) == Some(steps);
+                if self.saves.add(spec, steps, is_end) {
                     let saved = JobEvent::Saved {
                         steps: spec.updates_before(steps),
                         state: digest,

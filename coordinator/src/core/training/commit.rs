@@ -59,7 +59,8 @@ impl TrainingJob {
             step: claims.step,
             epoch: plan.epoch,
         };
-        self.audits.draw(context, at, &seed, &rates, &claims);
+        let order = &self.order;
+        self.audits.draw(context, order, at, &seed, &rates, &claims);
         self.tell_commit(context, finished.started, &workers, &record);
         context.out.persist(Change::Step { record, claims });
         // A checkpoint that is due while another is on its way into the store is skipped, unless it

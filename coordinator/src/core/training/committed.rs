@@ -67,6 +67,11 @@ impl Committed {
         self.steps
     }
 
+    /// How many they are where no step follows.
+    pub(super) fn end(&self, spec: &JobSpec) -> Option<u32> {
+        self.course.is_over(spec).then_some(self.steps)
+    }
+
     /// Digest of the last final record, or the job id before the first.
     pub(super) fn head(&self, job: JobId) -> Digest {
         self.last_record().map_or(job.0, StepRecord::digest)

@@ -22,8 +22,9 @@ impl TrainingJob {
                     verdict,
                 } => {
                     let (journal, steps) = (&mut self.journal, self.committed.steps());
-                    let audits = &mut self.audits;
-                    let more = audits.accept(context, journal, steps, number, auditor, verdict);
+                    let (audits, job) = (&mut self.audits, &self.order);
+                    let more =
+                        audits.accept(context, journal, job, steps, number, auditor, verdict);
                     self.carry_out(context, more.into_iter().collect());
                 }
                 AuditDecision::Convict(conviction) => self.convict(context, conviction),

@@ -21,11 +21,20 @@ struct HeldState {
     layers: Layers,
 }
 
+/// A worker has said that nobody can do the job.
+struct GaveUp {
+    why: String,
+    /// The others of its plan: what they send may be what cannot be computed on.
+    beside: BTreeSet<WorkerId>,
+}
+
 pub(super) struct Crew {
     /// Workers that this job does without, because a dispute about them could not be decided.
     set_aside: BTreeSet<WorkerId>,
-    /// Workers that said that the job itself cannot be done, and why.
-    gave_up: BTreeMap<WorkerId, String>,
+    /// Workers that said that the job itself cannot be done.
+    gave_up: BTreeMap<WorkerId, GaveUp>,
+    /// What such workers said, where others are suspected of having made it so.
+    doubted: Option<String>,
     held: BTreeMap<WorkerId, HeldState>,
     /// Workers that are waited for after a restart, and until when.
     expected: BTreeSet<WorkerId>,
@@ -45,6 +54,7 @@ impl Crew {
         Self {
             set_aside: set_aside.collect(),
             gave_up: BTreeMap::new(),
+            doubted: None,
             held: BTreeMap::new(),
             expected: expected.collect(),
             back_by,
@@ -57,12 +67,17 @@ impl Crew {
     pub(super) fn forgive(&mut self) {
         self.set_aside.clear();
         self.gave_up.clear();
+        self.doubted = None;
         self.held.clear();
         self.learned.held();
     }
 
     pub(super) fn set_aside(&self) -> impl Iterator<Item = WorkerId> {
         self.set_aside.iter().copied()
+    }
+
+    pub(super) fn is_set_aside(&self, worker: &WorkerId) -> bool {
+        self.set_aside.contains(worker)
     }
 
     /// Goes on without a worker. Says whether another one is there.
@@ -72,26 +87,56 @@ impl Crew {
         members.any(|m| m.role == Role::Worker && !self.set_aside.contains(&m.id))
     }
 
-    /// A worker says that nobody can do the job. Says whether others may still do it: one worker's
-    /// word is not enough to end a job.
+    /// A worker says that nobody can do the job, in which it had a part beside these. Says whether
+    /// others may still do it: one worker's word is not enough to end a job, and the words of
+    /// several are not where one and the same other worker had a part each time. Then those go on
+    /// without it: it may have sent numbers that nobody can compute on, which no claim is about.
     pub(super) fn give_up(
         &mut self,
         context: &EventContext,
         worker: WorkerId,
-        reason: String,
+        why: String,
+        beside: BTreeSet<WorkerId>,
     ) -> bool {
         self.set_aside.insert(worker);
-        self.gave_up.insert(worker, reason);
+        self.gave_up.insert(
+            worker,
+            GaveUp {
+                why: why.clone(),
+                beside,
+            },
+        );
+        if self.gave_up.len() > 1 {
+            let suspects = self.suspects();
+            if suspects.is_empty() {
+                return false;
+            }
+            for unlucky in std::mem::take(&mut self.gave_up).into_keys() {
+                self.set_aside.remove(&unlucky);
+            }
+            self.set_aside.extend(suspects);
+            self.doubted = Some(why);
+        }
         let may_help = |member: &PoolMember| {
             let is_worker = member.role == Role::Worker && !member.draining;
             is_worker && !self.set_aside.contains(&member.id)
         };
-        self.gave_up.len() == 1 && context.members.connected().any(may_help)
+        context.members.connected().any(may_help)
+    }
+
+    /// Workers beside which all have given up that have.
+    fn suspects(&self) -> BTreeSet<WorkerId> {
+        let mut all = self.gave_up.values().map(|one| one.beside.clone());
+        let common = all.next().unwrap_or_default();
+        let common = all.fold(common, |common, beside| &common & &beside);
+        let is_other = |id: &WorkerId| !self.gave_up.contains_key(id);
+        common.into_iter().filter(is_other).collect()
     }
 
     /// Why somebody says that nobody can do the job.
     pub(super) fn given_up(&self) -> Option<&String> {
-        self.gave_up.values().next()
+        let first = self.gave_up.values().next();
+        first.map(|one| &one.why).or(self.doubted.as_ref())
     }
 
     pub(super) fn note_held(&mut self, worker: WorkerId, steps: u32, layers: Layers) {
@@ -202,7 +247,7 @@ impl Crew {
             let id = &member.id;
             let why = if member.draining {
                 "leaves".to_string()
-            } else if let Some(why) = self.gave_up.get(id) {
+            } else if let Some(GaveUp { why, .. }) = self.gave_up.get(id) {
                 format!("says: {why}")
             } else if self.set_aside.contains(id) {
                 "is set aside after a dispute".to_string()

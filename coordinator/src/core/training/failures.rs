@@ -40,18 +40,28 @@ impl TrainingJob {
     }
 
     /// A worker says that nobody can do the job. One worker's word does not end it: the others try
-    /// without it, and if one of them says the same, the job has failed.
+    /// without it. If one of them says the same, the job has failed, unless both did their part
+    /// beside the same other worker.
     fn on_hopeless(&mut self, context: &mut EventContext, worker: WorkerId, reason: String) {
         // Only a worker that has a part in the plan can know.
-        if !self.is_planned(&worker) {
+        let active = self.planning.active();
+        let Some(active) = active.filter(|active| active.has(&worker)) else {
             return;
-        }
-        if !self.crew.give_up(context, worker, reason.clone()) {
+        };
+        let beside = active.workers().into_iter().filter(|id| *id != worker);
+        let beside = beside.collect();
+        if !self.crew.give_up(context, worker, reason.clone(), beside) {
             return self.fail(context, reason);
         }
         self.drop_flush_of(&worker);
         let who = worker.short();
-        let why = format!("worker {who} says: {reason}; the others try without it");
+        let why = match self.crew.is_set_aside(&worker) {
+            true => format!("worker {who} says: {reason}; the others try without it"),
+            false => format!(
+                "worker {who} says: {reason}; so did another one beside the same worker, without \
+                 which they try"
+            ),
+        };
         self.planning.set_reason(why);
         self.retire(context);
     }
@@ -118,6 +128,7 @@ impl TrainingJob {
 
     /// Drops a worker that sends heartbeats and does not get on: it holds all others up.
     pub(super) fn drop_stalled(&mut self, context: &mut EventContext) {
+        self.drop_silent_flusher(context);
         let Some(active) = self.planning.active() else {
             return;
         };
@@ -142,6 +153,19 @@ impl TrainingJob {
             }
             None if may_wait_for_all => self.find_silent(context, &workers, limit),
             None => {}
+        }
+    }
+
+    /// Drops a worker that sends heartbeats and does not store its part of a state: the job may
+    /// wait for that and for nothing else. Others that hold the part store it; if there are none,
+    /// the job goes back.
+    fn drop_silent_flusher(&mut self, context: &mut EventContext) {
+        let (now, patience) = (context.now, context.config.stall_us);
+        let flush = self.flush.as_ref();
+        let silent = flush.and_then(|flush| flush.silent(now, self.order.spec(), patience));
+        if let Some(worker) = silent {
+            context.members.pause(now, &worker, patience);
+            self.lose(context, worker, "it does not store its state");
         }
     }
 

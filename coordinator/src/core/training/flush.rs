@@ -3,10 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use concord_proto::manifest::{StateEntry, StateManifest};
-use concord_proto::{Digest, TensorState, WorkerId};
+use concord_proto::{Digest, JobSpec, TensorState, WorkerId};
+
+use super::Time;
+
+/// Bytes that a worker brings into the store in a microsecond, if it is slow: 64 Mbit/s.
+const SLOW_BYTES_PER_US: u64 = 8;
+
+/// Most bytes of the state of a trained element: value and two moments.
+const ELEMENT_BYTES: u64 = 12;
 
 /// A flush in progress. A job has one at a time.
 pub(super) struct Flush {
+    since: Time,
     /// Steps done in the state that is flushed.
     step: u32,
     entries: Vec<StateEntry>,
@@ -38,11 +47,13 @@ pub(super) enum FlushCheck {
 
 impl Flush {
     pub(super) fn new(
+        now: Time,
         step: u32,
         entries: Vec<StateEntry>,
         wanted: BTreeMap<WorkerId, Vec<u32>>,
     ) -> Self {
         Self {
+            since: now,
             step,
             entries,
             wanted,
@@ -58,6 +69,25 @@ impl Flush {
     /// Whether the flush cannot end without this worker.
     pub(super) fn needs(&self, worker: &WorkerId) -> bool {
         self.wanted.contains_key(worker) && !self.done.contains(worker)
+    }
+
+    /// A worker that has not said that its part is in the store, although `patience` is over, and
+    /// the time that the part takes on a slow link.
+    pub(super) fn silent(&self, now: Time, spec: &JobSpec, patience: u64) -> Option<WorkerId> {
+        let elements = |tensor: &u32| {
+            let shape = &spec.trainable[*tensor as usize].shape;
+            shape
+                .iter()
+                .fold(1, |all: u64, &dim| all.saturating_mul(dim))
+        };
+        let is_late = |held: &[u32]| {
+            let all = held.iter().map(elements).fold(0, u64::saturating_add);
+            let takes = all.saturating_mul(ELEMENT_BYTES) / SLOW_BYTES_PER_US;
+            now.since(self.since) > patience.saturating_add(takes)
+        };
+        let mut silent = self.wanted.iter();
+        let silent = silent.find(|(worker, held)| !self.done.contains(worker) && is_late(held));
+        silent.map(|(worker, _)| *worker)
     }
 
     /// A worker has put its part into the store.

@@ -1,6 +1,6 @@
 //! A job begins, comes back after a restart, is given up and taken up again.
 
-use concord_proto::client::{JobEvent, JobState, RunOptions, Submission};
+use concord_proto::client::{JobEvent, JobState, RunOptions};
 use concord_proto::ledger::LedgerEvent;
 use concord_proto::{Digest, Domain, canonical};
 
@@ -74,18 +74,18 @@ impl TrainingJob {
             persisted.ledger.agreements,
         );
         let reason = "the coordinator was started again".to_string();
-        let stored = persisted.checkpoints.iter().map(|state| state.step);
-        let saves = Saves::new(order.options(), order.spec(), stored);
+        let committed = Committed::restore(
+            order.spec(),
+            progress.committed,
+            persisted.records,
+            &persisted.claims,
+            persisted.checkpoints,
+            persisted.ledger.first_part,
+        );
+        let (options, spec) = (order.options(), order.spec());
         Self {
-            saves,
-            committed: Committed::restore(
-                order.spec(),
-                progress.committed,
-                persisted.records,
-                &persisted.claims,
-                persisted.checkpoints,
-                persisted.ledger.first_part,
-            ),
+            saves: Saves::new(options, spec, committed.stored(), committed.end(spec)),
+            committed,
             state: progress.state.clone(),
             planning: Planning::new(progress.epoch, reason),
             journal,
@@ -134,23 +134,23 @@ impl TrainingJob {
 
     /// A client submits a failed or cancelled job again: it goes on where it stopped, with the new
     /// options, behind all others (`number`). A job that is under way stays in its place.
-    pub(super) fn revive(
-        &mut self,
-        context: &mut EventContext,
-        number: u32,
-        submission: Submission,
-    ) {
+    pub(super) fn revive(&mut self, context: &mut EventContext, number: u32, new: NewJob) {
         match self.state {
             JobState::Failed(_) | JobState::Cancelled => {}
             JobState::Waiting(_) | JobState::Running | JobState::Auditing => {
-                return self.take_over(context, submission.options);
+                return self.take_over(context, new.submission.options);
             }
             JobState::Completed { .. } => return,
         }
         self.crew.forgive();
-        let (options, spec) = (&submission.options, &submission.spec);
-        self.saves = Saves::new(options, spec, self.committed.stored());
-        (self.order.number, self.order.submission) = (number, submission);
+        self.order = JobOrder::new(number, new);
+        let (options, spec) = (self.order.options(), self.order.spec());
+        self.saves = Saves::new(
+            options,
+            spec,
+            self.committed.stored(),
+            self.committed.end(spec),
+        );
         self.planning
             .set_reason("it was submitted again".to_string());
         context.out.persist(Change::Job {
@@ -179,7 +179,12 @@ impl TrainingJob {
         own.checkpoint_every = options.checkpoint_every;
         own.checkpoints_kept = options.checkpoints_kept;
         let (options, spec) = (self.order.options(), self.order.spec());
-        self.saves = Saves::new(options, spec, self.committed.stored());
+        self.saves = Saves::new(
+            options,
+            spec,
+            self.committed.stored(),
+            self.committed.end(spec),
+        );
         context.out.persist(Change::Job {
             job: self.order.id,
             number: self.order.number,

@@ -45,7 +45,7 @@ use super::persisted::{
 use super::reported::reported;
 use super::time::Time;
 
-use active_plan::Planning;
+use active_plan::{ActivePlan, Planning};
 use attempt::Attempt;
 use audits::LeafAudits;
 use committed::Committed;
@@ -87,8 +87,10 @@ struct JobOrder {
     submission: Submission,
     /// Blob address of the spec.
     spec_blob: Digest,
+    /// Empty where the job was over when the coordinator started, and this cannot be read any more.
     data: DataManifest,
-    batches: BatchPlan,
+    /// Made when it is needed.
+    batches: Option<BatchPlan>,
 }
 
 impl JobOrder {
@@ -98,7 +100,7 @@ impl JobOrder {
             id: spec.id(),
             number,
             spec_blob: Digest::of_value(Domain::Blob, spec),
-            batches: BatchPlan::new(spec, new.data.sequences.len() as u64),
+            batches: None,
             data: new.data,
             submission: new.submission,
         }
@@ -112,13 +114,21 @@ impl JobOrder {
         &self.submission.options
     }
 
+    /// Which sequences each microbatch takes.
+    fn batches(&mut self) -> &mut BatchPlan {
+        let (spec, count) = (&self.submission.spec, self.data.sequences.len() as u64);
+        self.batches
+            .get_or_insert_with(|| BatchPlan::new(spec, count))
+    }
+
     /// Tokens of the sequences of a step.
     fn tokens(&mut self, step: u32) -> u64 {
         let microbatches = 0..self.spec().microbatches_of(step);
-        let sequences =
-            microbatches.flat_map(|microbatch| self.batches.sequences(step, microbatch));
+        let sequences: Vec<u64> = microbatches
+            .flat_map(|microbatch| self.batches().sequences(step, microbatch))
+            .collect();
         let of = |index: u64| u64::from(self.data.sequences[index as usize].tokens);
-        sequences.map(of).sum()
+        sequences.into_iter().map(of).sum()
     }
 
     /// Whether every weight is trained: then gradients are too large to be held for audits.
@@ -126,18 +136,13 @@ impl JobOrder {
         matches!(self.spec().adapter, AdapterSpec::Full)
     }
 
-    /// Steps from the oldest open audit on that may be done before it is closed.
-    fn audit_window(&self, config: &Config) -> u32 {
-        match self.trains_all() {
-            true => config.audit_window.min(config.audit_window_full),
-            false => config.audit_window,
-        }
-    }
-
     /// Digests of the microbatches of a step, and how many tokens its loss counts.
     fn microbatches(&mut self, step: u32) -> (Vec<Digest>, u64) {
-        let spec = &self.submission.spec;
-        self.batches.step_digests(spec, &self.data, step)
+        self.batches();
+        let (spec, batches) = (&self.submission.spec, self.batches.as_mut());
+        batches.map_or_else(Default::default, |batches| {
+            batches.step_digests(spec, &self.data, step)
+        })
     }
 }
 
@@ -169,6 +174,17 @@ impl TrainingJob {
     /// Whether all steps are final.
     fn all_committed(&self) -> bool {
         self.committed.course().is_over(self.spec())
+    }
+
+    /// Steps from the oldest open audit on that may be done before it is closed: what each of them
+    /// keeps at every worker is what the plan has memory for.
+    fn audit_window(&self, config: &Config) -> u32 {
+        let planned = self.planning.active().map(ActivePlan::open_steps);
+        let window = config.audit_window.min(planned.unwrap_or(u32::MAX));
+        match self.order.trains_all() {
+            true => window.min(config.audit_window_full),
+            false => window,
+        }
     }
 
     /// Whether a worker has a part in the plan in effect.

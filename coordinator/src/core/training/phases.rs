@@ -165,9 +165,9 @@ impl TrainingJob {
         match between {
             Some(between) => self.set_one_aside(context, between, &what),
             None => {
-                let step = self.committed.steps();
+                let step = self.spec().words(self.committed.steps());
                 let why = format!(
-                    "step {step} differs in {what}, and nobody is there to re-run it: add a checker"
+                    "{step} differs in {what}, and nobody is there to re-run it: add a checker"
                 );
                 self.fail(context, why);
             }

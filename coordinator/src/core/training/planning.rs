@@ -3,7 +3,7 @@
 use concord_proto::client::{JobEvent, JobState, PlanChoice};
 use concord_proto::ledger::LedgerEvent;
 use concord_proto::session::{Assignment, ToWorker};
-use concord_proto::{Digest, Domain, Plan, WorkerId};
+use concord_proto::{Digest, Domain, JobSpec, Plan, WorkerId};
 
 use super::active_plan::ActivePlan;
 use super::{Change, EventContext, TrainingJob};
@@ -84,6 +84,7 @@ impl TrainingJob {
             epoch: self.planning.epoch() + 1,
             layers: submission.spec.layers,
             microbatches: submission.spec.microbatches,
+            evaluation_microbatches: evaluation_microbatches(&submission.spec),
             profile: &submission.profile,
             choice,
             devices,
@@ -187,6 +188,12 @@ impl TrainingJob {
             self.crew.note_held(worker, self.committed.steps(), layers);
         }
     }
+}
+
+/// What an evaluation computes, in microbatches of an update.
+fn evaluation_microbatches(spec: &JobSpec) -> u32 {
+    let held_out = spec.evaluation.map_or(0, |of| of.held_out.sequences());
+    held_out.div_ceil(spec.micro_batch_size.max(1))
 }
 
 /// Whether no pool could do it.

@@ -64,7 +64,7 @@ impl JobQueue {
         let number = self.jobs.values().map(|job| job.order.number + 1).max();
         let number = number.unwrap_or(0);
         if let Some(job) = self.jobs.get_mut(&id) {
-            job.revive(context, number, new.submission);
+            job.revive(context, number, new);
             job.save_progress(context);
         } else {
             let mut job = TrainingJob::new(context, number, new);

@@ -19,12 +19,13 @@ pub(super) struct Saves {
 }
 
 impl Saves {
-    /// Those of a job. Which of the states in `stored` the client has is not persisted, so all of
-    /// them wait for it again.
+    /// Those of a job, of which `end` steps were done where no step follows. Which of the states in
+    /// `stored` the client has is not persisted, so all of them wait for it again.
     pub(super) fn new(
         options: &RunOptions,
         spec: &JobSpec,
         stored: impl Iterator<Item = u32>,
+        end: Option<u32>,
     ) -> Self {
         let mut saves = Self {
             every: options.checkpoint_every,
@@ -32,26 +33,31 @@ impl Saves {
             waiting: BTreeSet::new(),
         };
         for steps in stored {
-            saves.add(spec, steps);
+            saves.add(spec, steps, end == Some(steps));
         }
         saves
     }
 
     /// Whether the state after `steps` steps of the chain is one: that of an update, every so many,
-    /// and the last one.
-    pub(super) fn is_due(&self, spec: &JobSpec, steps: u32) -> bool {
-        let last = steps.checked_sub(1).map(|step| spec.work(step));
-        let Some(StepWork::Update(update)) = last else {
-            return false;
+    /// and the last one; where an evaluation ends the job early (`is_end`), that state after it.
+    pub(super) fn is_due(&self, spec: &JobSpec, steps: u32, is_end: bool) -> bool {
+        let is_multiple = |updates: u32| self.every > 0 && updates.is_multiple_of(self.every);
+        let is_due = match steps.checked_sub(1).map(|step| spec.work(step)) {
+            None => false,
+            Some(StepWork::Update(update)) => {
+                let updates = update + 1;
+                updates == spec.steps || is_multiple(updates)
+            }
+            Some(StepWork::Evaluation { updates }) => {
+                is_end && updates < spec.steps && !is_multiple(updates)
+            }
         };
-        let updates = update + 1;
-        let is_multiple = || self.every > 0 && updates.is_multiple_of(self.every);
-        self.most > 0 && (updates == spec.steps || is_multiple())
+        self.most > 0 && is_due
     }
 
     /// A state is in the store. Says whether the client is to be told.
-    pub(super) fn add(&mut self, spec: &JobSpec, steps: u32) -> bool {
-        let is_due = self.is_due(spec, steps);
+    pub(super) fn add(&mut self, spec: &JobSpec, steps: u32, is_end: bool) -> bool {
+        let is_due = self.is_due(spec, steps, is_end);
         if is_due {
             self.waiting.insert(steps);
             while self.waiting.len() > self.most {
@@ -151,7 +157,7 @@ mod tests {
     }
 
     fn saves(spec: &JobSpec, every: u32, most: u32) -> Saves {
-        Saves::new(&options(every, most), spec, [0, 4, 6].into_iter())
+        Saves::new(&options(every, most), spec, [0, 4, 6].into_iter(), None)
     }
 
     #[test]
@@ -160,7 +166,7 @@ mod tests {
         let mut saves = saves(&spec, 4, 2);
         assert!(saves.wait_for(4), "it is not known that the client has it");
         assert!(!saves.wait_for(6), "it was stored for other reasons");
-        let added = [8, 9, 10].map(|steps| saves.add(&spec, steps));
+        let added = [8, 9, 10].map(|steps| saves.add(&spec, steps, steps == 10));
         assert_eq!(added, [true, false, true]);
         assert!(!saves.wait_for(4) && saves.wait_for(8) && saves.wait_for(10));
         saves.fetched(&spec, 10);
@@ -175,20 +181,43 @@ mod tests {
         let spec = spec(Some(5));
         let mut saves = saves(&spec, 4, 9);
         let due: Vec<u32> = (0..=13)
-            .filter(|&steps| saves.is_due(&spec, steps))
+            .filter(|&steps| saves.is_due(&spec, steps, steps == 13))
             .collect();
         assert_eq!(due, [5, 10, 12], "the updates 4, 8 and 10");
-        assert!(due.into_iter().all(|steps| saves.add(&spec, steps)));
+        assert!(due.into_iter().all(|steps| saves.add(&spec, steps, false)));
         saves.fetched(&spec, 8);
         assert!(saves.wait_for(5) && !saves.wait_for(10) && saves.wait_for(12));
+    }
+
+    /// The chain: an evaluation, 3 updates, an evaluation, 3 updates, an evaluation that ends it.
+    #[test]
+    fn a_job_that_ends_early_saves_its_last_state() {
+        let spec = spec(Some(3));
+        let saved = |every: u32| -> Vec<u32> {
+            let mut saves = saves(&spec, every, 9);
+            let steps = (1..=9).filter(|&steps| saves.add(&spec, steps, steps == 9));
+            steps.map(|steps| spec.updates_before(steps)).collect()
+        };
+        assert_eq!(
+            saved(4),
+            [4, 6],
+            "the last one was not due for another reason"
+        );
+        assert_eq!(
+            saved(2),
+            [2, 4, 6],
+            "the last one was saved before the evaluation"
+        );
+        let again = Saves::new(&options(4, 9), &spec, [9].into_iter(), Some(9));
+        assert!(again.wait_for(9), "also after a restart");
     }
 
     #[test]
     fn where_no_client_wants_any_none_is_due() {
         let spec = spec(None);
         let none = saves(&spec, 1, 0);
-        assert!((0..=10).all(|steps| !none.is_due(&spec, steps) && !none.wait_for(steps)));
+        assert!((0..=10).all(|steps| !none.is_due(&spec, steps, true) && !none.wait_for(steps)));
         let last = saves(&spec, 0, 9);
-        assert!(!last.is_due(&spec, 5) && last.is_due(&spec, 10));
+        assert!(!last.is_due(&spec, 5, false) && last.is_due(&spec, 10, true));
     }
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use concord_kernels::{Device, Tensor};
 use concord_models::decoder::{Keeps, Stage};
+use concord_proto::limits::FRAME_BYTES_MAX;
 use concord_proto::session::OpenedMicrobatch;
 use concord_proto::tree::Node;
 use concord_proto::{Digest, GradientPart, JobSpec, Leaf, Port, PortKind};
 
-use super::fetching::{fetch_tensors, missing};
+use super::fetching::{InputLimits, fetch_tensors, missing};
 use crate::RuntimeError;
 use crate::training::data::Microbatch;
 use crate::training::leaf_work::{self, PartSum, Purpose};
@@ -36,14 +37,16 @@ impl GivenAgain {
     /// [`RuntimeError`] where a tensor does not come.
     pub(super) async fn fetch(
         channel: &tonic::transport::Channel,
+        limits: InputLimits,
         values: Vec<Digest>,
         microbatches: Vec<OpenedMicrobatch>,
     ) -> Result<Self, RuntimeError> {
-        let values = fetch_tensors(channel, values).await?;
+        let values = fetch_tensors(channel, values, limits.bytes(PortKind::State)).await?;
         let mut received = Vec::new();
         for opened in microbatches {
             let one = async |digest: Option<Digest>| {
-                let found = fetch_tensors(channel, digest.into_iter().collect()).await;
+                let digest = digest.into_iter().collect();
+                let found = fetch_tensors(channel, digest, FRAME_BYTES_MAX).await;
                 found.map(|mut tensors| tensors.pop())
             };
             received.push(ReceivedMicrobatch {

@@ -18,7 +18,7 @@ use concord_proto::{
 use tonic::transport::Channel;
 
 use super::again::{GivenAgain, node_of};
-use super::fetching::{fetch_tensors, fetch_together, missing};
+use super::fetching::{InputLimits, fetch_tensors, fetch_together, missing};
 use super::job::AuditedJob;
 use crate::blobs::Blobs;
 use crate::training::data::Microbatch;
@@ -36,6 +36,7 @@ pub(crate) struct OpenedLeaf {
     order: AuditOrder,
     channel: Channel,
     opened: Opened,
+    limits: InputLimits,
     /// How long it may take to give them.
     left: Duration,
 }
@@ -49,13 +50,14 @@ enum Opened {
 }
 
 impl OpenedLeaf {
-    /// Asks the worker of a leaf to open it.
+    /// Asks the worker of a leaf, of the job with this spec, to open it.
     ///
     /// # Errors
     /// [`RuntimeError::Unreachable`] where it does not, or not in time.
-    pub(crate) async fn ask(order: AuditOrder) -> Result<Self, RuntimeError> {
+    pub(crate) async fn ask(order: AuditOrder, spec: &JobSpec) -> Result<Self, RuntimeError> {
         let (worker, start) = (order.worker, Instant::now());
-        let (channel, opened) = in_time(&worker, INPUTS_MAX, open(&order)).await?;
+        let limits = InputLimits::of(spec, order.leaf.layers);
+        let (channel, opened) = in_time(&worker, INPUTS_MAX, open(&order, limits)).await?;
         let turns = match &opened {
             Opened::Ports(_) => 1,
             // As the coordinator waits for so many to be computed again.
@@ -65,6 +67,7 @@ impl OpenedLeaf {
             order,
             channel,
             opened,
+            limits,
             left: (INPUTS_MAX * turns).saturating_sub(start.elapsed()),
         })
     }
@@ -86,16 +89,16 @@ impl OpenedLeaf {
             scalars: None,
             again: None,
         };
-        let channel = &self.channel;
+        let (channel, limits) = (&self.channel, self.limits);
         match self.opened {
             Opened::Ports(opened) => {
                 let ports = given.leaf.inputs.iter().map(|input| input.port);
                 for (port, digests) in ports.collect::<Vec<_>>().into_iter().zip(opened) {
-                    given.take(port, channel, digests).await?;
+                    given.take(port, channel, limits, digests).await?;
                 }
             }
             Opened::Again(values, microbatches) => {
-                let again = GivenAgain::fetch(channel, values, microbatches).await?;
+                let again = GivenAgain::fetch(channel, limits, values, microbatches).await?;
                 given.again = Some(again);
             }
         }
@@ -103,7 +106,7 @@ impl OpenedLeaf {
     }
 }
 
-async fn open(order: &AuditOrder) -> Result<(Channel, Opened), RuntimeError> {
+async fn open(order: &AuditOrder, limits: InputLimits) -> Result<(Channel, Opened), RuntimeError> {
     let leaf = &order.leaf;
     let request = OpenRequest {
         job: order.job,
@@ -135,6 +138,9 @@ async fn open(order: &AuditOrder) -> Result<(Channel, Opened), RuntimeError> {
             if leaf.phase != LeafPhase::Reduce || microbatches.len() != count {
                 return Err(withheld("it opened no sum of microbatches".to_string()));
             }
+            if values.len() != limits.held {
+                return Err(withheld("it opened another number of values".to_string()));
+            }
             return Ok((channel, Opened::Again(values, microbatches)));
         }
         Opening::Gone => return Err(withheld("the inputs of the leaf are gone".to_string())),
@@ -143,7 +149,7 @@ async fn open(order: &AuditOrder) -> Result<(Channel, Opened), RuntimeError> {
         return Err(withheld("it opened another number of inputs".to_string()));
     }
     for (input, digests) in leaf.inputs.iter().zip(&ports) {
-        if !opens(input.port, digests) {
+        if digests.len() > limits.blobs(input.port.kind) || !opens(input.port, digests) {
             let kind = input.port.kind;
             return Err(withheld(format!("what it opened is not {kind:?}")));
         }
@@ -165,21 +171,23 @@ impl GivenInputs {
         &mut self,
         port: Port,
         channel: &Channel,
+        limits: InputLimits,
         digests: Vec<Digest>,
     ) -> Result<(), RuntimeError> {
+        let most = limits.bytes(port.kind);
         if port.kind == PortKind::Scalars {
             let read = |bytes: Vec<u8>| {
                 canonical::decode(&bytes).map_err(|error| ("scalars", error.to_string()))
             };
-            self.scalars = fetch_together(channel, digests, read).await?.pop();
+            self.scalars = fetch_together(channel, digests, most, read).await?.pop();
             return Ok(());
         }
         if port.kind == PortKind::Moments {
             let read = |bytes: Vec<u8>| moment_blob::decode(&bytes).map_err(|why| ("moment", why));
-            self.moments = fetch_together(channel, digests, read).await?;
+            self.moments = fetch_together(channel, digests, most, read).await?;
             return Ok(());
         }
-        let tensors = fetch_tensors(channel, digests).await?;
+        let tensors = fetch_tensors(channel, digests, most).await?;
         self.tensors.push((port.kind, tensors));
         Ok(())
     }

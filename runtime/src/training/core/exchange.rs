@@ -84,9 +84,10 @@ impl<T> Exchange<T> {
         }
     }
 
-    /// Takes a partial sum in. False where it is not wanted from this worker.
+    /// Takes a partial sum in. False where it is not wanted from this worker, or no more: norms may
+    /// have been computed of the first one.
     pub fn insert(&mut self, key: PartKey, from: WorkerId, value: T) -> bool {
-        let wanted = self.needed.get(&key) == Some(&from);
+        let wanted = self.needed.get(&key) == Some(&from) && !self.have.contains_key(&key);
         if wanted {
             self.have.insert(key, value);
         }

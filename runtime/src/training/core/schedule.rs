@@ -14,7 +14,7 @@ pub enum MicrobatchTask {
 /// The microbatches `[start, end)` of a stage in one step.
 ///
 /// Backward work goes first, so that memory is freed; forward work is taken up while fewer than
-/// `depth` microbatches are in flight.
+/// `depth` microbatches are in flight. What comes in a second time is left out.
 ///
 /// ```
 /// use concord_runtime::training::core::{MicrobatchSchedule, MicrobatchTask};
@@ -39,6 +39,10 @@ pub struct MicrobatchSchedule {
     activations: BTreeSet<u32>,
     /// Gradients that have come in and are not used yet.
     gradients: BTreeSet<u32>,
+    /// Microbatches whose hidden states have come in, and whose gradients have.
+    activations_seen: BTreeSet<u32>,
+    gradients_seen: BTreeSet<u32>,
+    /// Microbatches that are to come back or, where none does, that are on their way out.
     in_flight: BTreeSet<u32>,
     done: u32,
 }
@@ -57,32 +61,47 @@ impl MicrobatchSchedule {
             depth: depth.max(1) as usize,
             is_last,
             goes_back: true,
+            activations_seen: all.clone(),
             activations: all,
             gradients: BTreeSet::new(),
+            gradients_seen: BTreeSet::new(),
             in_flight: BTreeSet::new(),
             done: 0,
         }
     }
 
-    /// A step whose microbatches go forward, and do not come back.
-    pub fn forward_alone(start: u32, end: u32, is_first: bool) -> Self {
+    /// A step whose microbatches go forward, and do not come back: `depth` of them may be on their
+    /// way to the next stage.
+    pub fn forward_alone(start: u32, end: u32, depth: u32, is_first: bool, is_last: bool) -> Self {
         Self {
             goes_back: false,
-            ..Self::new(start, end, 1, is_first, false)
+            ..Self::new(start, end, depth, is_first, is_last)
         }
     }
 
-    /// Hidden states of a microbatch have come in.
-    pub fn activation_arrived(&mut self, microbatch: u32) {
-        if (self.start..self.end).contains(&microbatch) {
-            self.activations.insert(microbatch);
-        }
+    /// Hidden states of a microbatch have come in. False where they are not due, or no more: then
+    /// they are not to be used.
+    pub fn activation_arrived(&mut self, microbatch: u32) -> bool {
+        let is_due = (self.start..self.end).contains(&microbatch)
+            && self.activations_seen.insert(microbatch);
+        is_due && self.activations.insert(microbatch)
     }
 
-    /// The gradient of a microbatch's output has come in.
-    pub fn gradient_arrived(&mut self, microbatch: u32) {
-        if (self.start..self.end).contains(&microbatch) {
-            self.gradients.insert(microbatch);
+    /// The gradient of a microbatch's output has come in. False where it is not due, or no more:
+    /// then it is not to be used.
+    pub fn gradient_arrived(&mut self, microbatch: u32) -> bool {
+        let is_due = self.goes_back
+            && !self.is_last
+            && (self.start..self.end).contains(&microbatch)
+            && self.gradients_seen.insert(microbatch);
+        is_due && self.gradients.insert(microbatch)
+    }
+
+    /// Hidden states of a microbatch are on the link to the next stage. Where it does not come
+    /// back, another one may follow it.
+    pub fn sent(&mut self, microbatch: u32) {
+        if !self.goes_back {
+            self.in_flight.remove(&microbatch);
         }
     }
 
@@ -105,6 +124,9 @@ impl MicrobatchSchedule {
         let microbatch = self.activations.pop_first()?;
         if !self.goes_back {
             self.done += 1;
+            if !self.is_last {
+                self.in_flight.insert(microbatch);
+            }
             return Some(MicrobatchTask::Forward(microbatch));
         }
         self.in_flight.insert(microbatch);
@@ -155,16 +177,57 @@ mod tests {
 
     #[test]
     fn an_evaluation_only_goes_forward() {
-        let mut schedule = MicrobatchSchedule::forward_alone(3, 5, false);
-        schedule.activation_arrived(4);
-        schedule.gradient_arrived(4);
+        let mut schedule = MicrobatchSchedule::forward_alone(3, 5, 2, false, false);
+        assert!(schedule.activation_arrived(4));
+        assert!(!schedule.gradient_arrived(4), "none is due");
         assert_eq!(schedule.take(), Some(MicrobatchTask::Forward(4)));
         assert_eq!(schedule.take(), None);
         assert!(!schedule.is_done());
         schedule.activation_arrived(3);
         assert_eq!(schedule.take(), Some(MicrobatchTask::Forward(3)));
         assert!(schedule.is_done());
-        assert!(MicrobatchSchedule::forward_alone(3, 3, true).is_done());
+        assert!(MicrobatchSchedule::forward_alone(3, 3, 2, true, true).is_done());
+    }
+
+    #[test]
+    fn an_evaluation_waits_for_its_link() {
+        let mut schedule = MicrobatchSchedule::forward_alone(0, 4_096, 3, true, false);
+        let first: Vec<_> = std::iter::from_fn(|| schedule.take()).collect();
+        let expected = [0, 1, 2].map(MicrobatchTask::Forward);
+        assert_eq!(first, expected, "no more than the depth are on their way");
+        schedule.sent(1);
+        assert_eq!(schedule.take(), Some(MicrobatchTask::Forward(3)));
+        assert_eq!(schedule.take(), None);
+        let mut last = MicrobatchSchedule::forward_alone(0, 4, 1, true, true);
+        assert_eq!(
+            std::iter::from_fn(|| last.take()).count(),
+            4,
+            "none is sent on"
+        );
+    }
+
+    /// A neighbour may send a frame twice: the microbatch is computed once.
+    #[test]
+    fn what_comes_twice_counts_once() {
+        let forward = MicrobatchTask::Forward;
+        let mut evaluation = MicrobatchSchedule::forward_alone(0, 2, 4, false, true);
+        assert!(evaluation.activation_arrived(0) && !evaluation.activation_arrived(0));
+        assert_eq!(evaluation.take(), Some(forward(0)));
+        assert!(!evaluation.activation_arrived(0), "it went forward already");
+        assert_eq!((evaluation.take(), evaluation.is_done()), (None, false));
+        assert!(evaluation.activation_arrived(1));
+        assert_eq!(evaluation.take(), Some(forward(1)));
+        assert!(evaluation.is_done());
+
+        let mut update = MicrobatchSchedule::new(0, 2, 4, false, false);
+        for round in 0..2 {
+            assert_eq!(update.activation_arrived(0), round == 0);
+            assert_eq!(update.gradient_arrived(0), round == 0);
+        }
+        assert_eq!(update.take(), Some(forward(0)));
+        assert_eq!(update.take(), Some(MicrobatchTask::Backward(0)));
+        assert!(!update.activation_arrived(0) && !update.gradient_arrived(0));
+        assert_eq!((update.take(), update.is_done()), (None, false));
     }
 
     #[test]

@@ -93,6 +93,13 @@ impl StageJob {
         }
     }
 
+    /// Hidden states of a microbatch are on the link to the next stage.
+    pub(super) fn sent(&mut self, step: u32, microbatch: u32) {
+        if let Some(run) = self.run.as_mut().filter(|_| step == self.committed.step) {
+            run.sent(microbatch);
+        }
+    }
+
     /// Does one unit of work of the step in progress. False where there is none, or where it fails.
     pub(super) fn work(&mut self, context: &EngineContext) -> bool {
         let Some(run) = &mut self.run else {

@@ -15,7 +15,7 @@ mod run;
 mod sending;
 mod sums;
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -48,6 +48,13 @@ pub(crate) enum EngineEvent {
     },
     /// Tensors of another worker, checked against their digest and signature.
     Frame(Box<ReceivedFrame>),
+    /// Hidden states of a microbatch are on the link to the next stage.
+    Sent {
+        job: JobId,
+        epoch: u32,
+        step: u32,
+        microbatch: u32,
+    },
     /// The scalars of the step.
     Scalars {
         job: JobId,
@@ -146,6 +153,16 @@ impl TrainingEngine {
             EngineEvent::Frame(frame) => {
                 if let Some(held) = of_id(&mut self.job, frame.header.job) {
                     held.receive(*frame);
+                }
+            }
+            EngineEvent::Sent {
+                job,
+                epoch,
+                step,
+                microbatch,
+            } => {
+                if let Some(held) = of_plan(&mut self.job, job, epoch) {
+                    held.sent(step, microbatch);
                 }
             }
             EngineEvent::Scalars {

@@ -72,7 +72,9 @@ impl StepRun {
         let run = job.spec.run_of(job.step, replica.start, replica.end);
         let (nodes, exchange, schedule) = match job.evaluates() {
             true => {
-                let schedule = MicrobatchSchedule::forward_alone(run.start, run.end, first);
+                let (start, end) = (run.start, run.end);
+                let schedule =
+                    MicrobatchSchedule::forward_alone(start, end, job.depth, first, last);
                 (Vec::new(), Exchange::of_nothing(), schedule)
             }
             false => (
@@ -126,7 +128,7 @@ impl StepRun {
     }
 
     /// Takes tensors in from the neighbour that they must come from, in the shape that they must
-    /// have. Others are left out, and the sender is waited for.
+    /// have, once. Others are left out, and the sender is waited for.
     pub(super) fn receive(&mut self, job: &CommittedStage, frame: ReceivedFrame) {
         let FrameHeader {
             port,
@@ -146,9 +148,11 @@ impl StepRun {
                 if edge != job.layers.start || expected != Some(origin.worker) {
                     return;
                 }
-                if let Some(tensor) = self.one_of_tokens(&frame, self.widths[0]) {
+                let tensor = self.one_of_tokens(&frame, self.widths[0]);
+                if let Some(tensor) = tensor
+                    && self.schedule.activation_arrived(microbatch)
+                {
                     self.activations.insert(microbatch, (tensor, input));
-                    self.schedule.activation_arrived(microbatch);
                 }
             }
             PortKind::Gradient(edge) => {
@@ -156,9 +160,11 @@ impl StepRun {
                 if edge != job.layers.end || expected != Some(origin.worker) {
                     return;
                 }
-                if let Some(tensor) = self.one_of_tokens(&frame, self.widths[1]) {
+                let tensor = self.one_of_tokens(&frame, self.widths[1]);
+                if let Some(tensor) = tensor
+                    && self.schedule.gradient_arrived(microbatch)
+                {
                     self.gradients.insert(microbatch, (tensor, input));
-                    self.schedule.gradient_arrived(microbatch);
                 }
             }
             PortKind::Partial { node, part } => {
@@ -190,6 +196,11 @@ impl StepRun {
                 );
             }
         }
+    }
+
+    /// Hidden states of a microbatch are on the link to the next stage.
+    pub(super) fn sent(&mut self, microbatch: u32) {
+        self.schedule.sent(microbatch);
     }
 
     /// Does one unit of work; false where something must come in first.

@@ -32,7 +32,7 @@ const MICROBATCHES: u32 = 2;
 const EPOCH: u32 = 3;
 const TOKENS: usize = 4;
 
-pub(in crate::training) fn config() -> DecoderConfig {
+pub(crate) fn config() -> DecoderConfig {
     DecoderConfig::from_json(
         r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8,
             "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -42,7 +42,7 @@ pub(in crate::training) fn config() -> DecoderConfig {
     .unwrap()
 }
 
-pub(in crate::training) fn job_spec(config: &DecoderConfig) -> JobSpec {
+pub(crate) fn job_spec(config: &DecoderConfig) -> JobSpec {
     let trained = Trainable::Full.tensors(config).into_iter();
     let trained = trained.map(|tensor| TrainedTensor {
         name: tensor.name,

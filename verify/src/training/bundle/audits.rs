@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use concord_proto::ledger::Finding;
-use concord_proto::{Digest, Leaf, WorkerId, draw};
+use concord_proto::{Digest, JobSpec, Leaf, WorkerId, draw};
 
 use super::VerifyError;
 use super::chain::StepLeaves;
@@ -17,6 +17,19 @@ pub(super) struct AuditCounts {
     pub(super) drawn: u64,
     pub(super) agreed: u64,
     pub(super) inconclusive: u64,
+    /// The same of leaves that were drawn by chance alone.
+    pub(super) by_chance: ChanceCounts,
+    /// Evaluations that decide about the result.
+    pub(super) deciding: u32,
+    /// Those of them of which a leaf was not re-run.
+    pub(super) deciding_unseen: u32,
+}
+
+/// What became of the leaves that were drawn by chance.
+#[derive(Debug, Default)]
+pub(super) struct ChanceCounts {
+    pub(super) drawn: u64,
+    pub(super) agreed: u64,
     /// Steps with a leaf that was drawn and could not be re-run.
     pub(super) blind_steps: u32,
 }
@@ -26,7 +39,11 @@ type VerdictsByLeaf<'a> = BTreeMap<(u32, u32, WorkerId, Digest), Vec<&'a GivenVe
 
 /// Checks that all drawn leaves were re-run or are inconclusive, that no dispute is open, and that
 /// no claim of a convicted worker counts.
-pub(super) fn check(history: &History, steps: &[StepLeaves]) -> Result<AuditCounts, VerifyError> {
+pub(super) fn check(
+    spec: &JobSpec,
+    history: &History,
+    steps: &[StepLeaves],
+) -> Result<AuditCounts, VerifyError> {
     // Verdicts of a convicted checker do not count, whenever they were given.
     let sound = |given: &&GivenVerdict| !history.convicted.contains(&given.checker);
     let mut by_leaf = VerdictsByLeaf::new();
@@ -37,28 +54,54 @@ pub(super) fn check(history: &History, steps: &[StepLeaves]) -> Result<AuditCoun
     }
     let mut audits = AuditCounts::default();
     for (step, leaves) in (0_u32..).zip(steps) {
-        check_step(history, &by_leaf, step, leaves, &mut audits)?;
+        let decides = spec.decides(step);
+        let found = check_step(history, &by_leaf, (step, decides), leaves)?;
+        audits.add(&found, decides);
     }
     check_convicts(history, &by_leaf, steps)?;
     Ok(audits)
 }
 
+/// What became of the drawn leaves of one step.
+#[derive(Debug, Default)]
+struct StepAudits {
+    leaves: u64,
+    drawn: u64,
+    agreed: u64,
+    inconclusive: u64,
+}
+
+impl AuditCounts {
+    fn add(&mut self, step: &StepAudits, decides: bool) {
+        self.drawn += step.drawn;
+        self.agreed += step.agreed;
+        self.inconclusive += step.inconclusive;
+        if decides {
+            self.deciding += 1;
+            self.deciding_unseen += u32::from(step.agreed < step.leaves);
+        } else {
+            self.by_chance.drawn += step.drawn;
+            self.by_chance.agreed += step.agreed;
+            self.by_chance.blind_steps += u32::from(step.inconclusive > 0);
+        }
+    }
+}
+
 fn check_step(
     history: &History,
     by_leaf: &VerdictsByLeaf,
-    step: u32,
+    (step, decides): (u32, bool),
     leaves: &StepLeaves,
-    audits: &mut AuditCounts,
-) -> Result<(), VerifyError> {
+) -> Result<StepAudits, VerifyError> {
     let commit = &history.commits[step as usize];
     let epoch = history.plan(commit).epoch;
     let seed = draw::seed(&commit.nonce, &commit.claims);
-    let before = audits.inconclusive;
+    let mut audits = StepAudits::default();
     for ((worker, leaves), rate) in leaves.iter().zip(&commit.rates) {
         let digests: Vec<Digest> = leaves.iter().map(Leaf::digest).collect();
-        let drawn: BTreeSet<u32> = draw::drawn(&seed, rate, leaves.len() as u32)
-            .into_iter()
-            .collect();
+        let drawn = draw::drawn(&seed, rate, leaves.len() as u32, decides);
+        let drawn: BTreeSet<u32> = drawn.into_iter().collect();
+        audits.leaves += leaves.len() as u64;
         for (index, (leaf, digest)) in (0_u32..).zip(leaves.iter().zip(digests)) {
             let verdicts = by_leaf.get(&(step, epoch, *worker, digest));
             let verdicts = verdicts.map_or(&[][..], Vec::as_slice);
@@ -85,8 +128,7 @@ fn check_step(
             }
         }
     }
-    audits.blind_steps += u32::from(audits.inconclusive > before);
-    Ok(())
+    Ok(audits)
 }
 
 fn differs(given: &GivenVerdict) -> bool {

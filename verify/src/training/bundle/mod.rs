@@ -76,6 +76,6 @@ impl Bundle {
 pub fn verify(bundle: &Bundle) -> Result<Report, VerifyError> {
     let history = history::History::of(&bundle.spec, &bundle.ledger)?;
     let steps = chain::check(bundle, &history)?;
-    let audits = audits::check(&history, &steps)?;
+    let audits = audits::check(&bundle.spec, &history, &steps)?;
     Ok(report::of(bundle, &history, &steps, &audits))
 }

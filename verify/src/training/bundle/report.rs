@@ -19,6 +19,10 @@ pub struct Report {
     pub best: Option<(u32, f32)>,
     /// Whether the state of that evaluation is the result, and not the last one.
     pub keeps_best: bool,
+    /// Evaluations that decide which state is the result or where the job ends, and those of them
+    /// of which not every leaf was re-run: a false loss there may have decided.
+    pub deciding: u32,
+    pub deciding_unseen: u32,
     /// Updates that its patience left out.
     pub steps_left: u32,
     /// Digest of the last step record: the job's hash.
@@ -44,7 +48,8 @@ pub struct Report {
     pub audit_rate_min: f64,
     /// The probability that a worker with one false leaf in each step would have been found out, 0
     /// to 1. Steps with a drawn leaf that could not be re-run add nothing to it, because that leaf
-    /// may have been the false one.
+    /// may have been the false one; nor do evaluations that decide, because there is no chance in
+    /// which of their leaves are drawn.
     pub detection: f64,
 }
 
@@ -73,16 +78,17 @@ pub(super) fn of(
     let rates = history.commits.iter().flat_map(|commit| &commit.rates);
     let lowest = rates.map(|rate| rate.rate).min().unwrap_or(0);
     let audit_rate_min = lowest as f64 / (1_u64 << 32) as f64;
-    let share_agreed = match audits.drawn {
+    let chance = &audits.by_chance;
+    let share_agreed = match chance.drawn {
         0 => 1.0,
-        drawn => audits.agreed as f64 / drawn as f64,
+        drawn => chance.agreed as f64 / drawn as f64,
     };
     let (spec, chain_steps) = (&bundle.spec, bundle.records.len() as u32);
     let updates = spec.updates_before(chain_steps);
     let course = Course::of(spec, bundle.records.iter().map(|record| record.loss));
     let best = course.best();
     let best = best.map(|(step, loss)| (spec.updates_before(step), loss.get()));
-    let seen_steps = chain_steps.saturating_sub(audits.blind_steps);
+    let seen_steps = chain_steps.saturating_sub(chance.blind_steps + audits.deciding);
     let missed = (0..seen_steps).fold(1.0, |missed, _| {
         missed * (1.0 - audit_rate_min * share_agreed)
     });
@@ -92,6 +98,8 @@ pub(super) fn of(
         evaluations: chain_steps - updates,
         best,
         keeps_best: course.result_steps(spec) < chain_steps,
+        deciding: audits.deciding,
+        deciding_unseen: audits.deciding_unseen,
         steps_left: spec.steps - updates,
         record: history.commits.last().map(|c| c.record).unwrap_or_default(),
         coordinator: history.coordinator,

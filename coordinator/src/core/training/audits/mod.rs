@@ -101,6 +101,9 @@ pub(super) struct LeafAudits {
     tested: BTreeSet<WorkerId>,
     agreements: Vec<AuditedLeaf>,
     counts: AuditCounts,
+    /// Orders that each auditor had yet to answer when unanswered ones were taken back last, and
+    /// those given since.
+    asked: BTreeMap<WorkerId, usize>,
 }
 
 /// What came of the drawn leaves that are closed.
@@ -162,6 +165,7 @@ impl LeafAudits {
                 agreed: progress.agreed,
                 inconclusive: progress.inconclusive,
             },
+            asked: BTreeMap::new(),
         };
         for audit in persisted {
             audits.next = audits.next.max(audit.number);
@@ -253,6 +257,7 @@ impl LeafAudits {
     pub(super) fn draw(
         &mut self,
         context: &mut EventContext,
+        job: &JobOrder,
         at: PlannedStep,
         seed: &Digest,
         rates: &[AuditRate],
@@ -264,8 +269,9 @@ impl LeafAudits {
             .flat_map(|(claim, leaves)| leaves.iter().map(|leaf| (claim.signer, leaf)))
             .filter(|(_, leaf)| !leaf.outputs.is_empty())
             .collect();
+        let decides = job.spec().decides(at.step);
         for ((_, leaves), rate) in claims.claims.iter().zip(rates) {
-            for index in drawn(seed, rate, leaves.len() as u32) {
+            for index in drawn(seed, rate, leaves.len() as u32, decides) {
                 let leaf = leaves[index as usize].clone();
                 let number = self.add(context.now, at, rate.worker, leaf, Purpose::Drawn);
                 let lot = context.lot(&self.job, "bait", [number, 0]);

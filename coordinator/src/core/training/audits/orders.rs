@@ -46,6 +46,12 @@ impl LeafAudits {
             self.close(context, number);
             self.ask_others(context.now, checker);
         }
+        self.asked.clear();
+        for audit in self.open.values() {
+            if let Standing::Ordered { auditor, .. } = audit.standing {
+                *self.asked.entry(auditor).or_default() += 1;
+            }
+        }
         let queued = |(number, audit): (&u64, &LeafAudit)| match audit.standing {
             Standing::Queued(since) => Some(Queued {
                 number: *number,
@@ -110,13 +116,10 @@ impl LeafAudits {
         }
     }
 
-    /// Orders that an auditor has yet to answer.
+    /// Orders that an auditor has yet to answer: counted once for all leaves that wait, of which
+    /// an evaluation may have thousands.
     fn in_flight(&self, auditor: &WorkerId) -> usize {
-        let is_out = |audit: &&LeafAudit| match &audit.standing {
-            Standing::Ordered { auditor: asked, .. } => asked == auditor,
-            Standing::Queued(_) | Standing::Held { .. } => false,
-        };
-        self.open.values().filter(is_out).count()
+        self.asked.get(auditor).copied().unwrap_or(0)
     }
 
     fn order(
@@ -148,6 +151,7 @@ impl LeafAudits {
             leaf: audit.leaf.clone(),
         };
         let (at, bait) = (audit.at, audit.bait.take());
+        *self.asked.entry(auditor).or_default() += 1;
         context.send(&auditor, ToWorker::Audit(Box::new(message)));
         let member = context.members.get(&auditor);
         let is_checker = member.is_some_and(|member| member.role == Role::Checker);

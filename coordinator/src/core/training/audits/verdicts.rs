@@ -52,14 +52,14 @@ impl LeafAudits {
                 audit.pass_on(context.now, auditor);
                 Vec::new()
             }
-            Finding::Agrees => self.on_agrees(number, auditor, signed),
+            Finding::Agrees => self.on_agrees(job, number, auditor, signed),
             Finding::Differs { computed } => {
                 let accusation = Accusation {
                     auditor,
                     computed: sorted(&computed),
                     verdict: signed,
                 };
-                self.on_differs(context, journal, number, accusation)
+                self.on_differs(context, journal, job, number, accusation)
             }
         }
     }
@@ -74,7 +74,13 @@ impl LeafAudits {
         open.find(|(_, audit)| answers(audit)).map(|(n, _)| *n)
     }
 
-    fn on_agrees(&mut self, number: u64, auditor: WorkerId, verdict: Signed) -> Vec<AuditDecision> {
+    fn on_agrees(
+        &mut self,
+        job: &JobOrder,
+        number: u64,
+        auditor: WorkerId,
+        verdict: Signed,
+    ) -> Vec<AuditDecision> {
         let is_tested = self.is_tested(&auditor);
         let Some(audit) = self.open.get_mut(&number) else {
             return Vec::new();
@@ -92,9 +98,9 @@ impl LeafAudits {
             return Vec::new();
         }
         let evidence = format!(
-            "it called the {words} by worker {} in step {} wrong; {} found it right",
+            "it called the {words} by worker {} in {} wrong; {} found it right",
             audit.worker.short(),
-            audit.at.step,
+            job.spec().words(audit.at.step),
             auditor.short()
         );
         let accusers = audit.accusations.iter().map(|a| a.auditor);
@@ -112,6 +118,7 @@ impl LeafAudits {
         &mut self,
         context: &mut EventContext,
         journal: &mut Journal,
+        job: &JobOrder,
         steps: u32,
         number: u64,
         auditor: WorkerId,
@@ -127,7 +134,8 @@ impl LeafAudits {
                 let audited = JobEvent::Audited {
                     worker: audit.worker,
                     checker: auditor,
-                    step: audit.at.step,
+                    step: job.spec().updates_before(audit.at.step),
+                    evaluation: job.spec().is_evaluation(audit.at.step),
                     leaf: leaf_words(&audit.leaf),
                 };
                 let worker = audit.worker;
@@ -196,6 +204,7 @@ impl LeafAudits {
         &mut self,
         context: &mut EventContext,
         journal: &mut Journal,
+        job: &JobOrder,
         number: u64,
         accusation: Accusation,
     ) -> Vec<AuditDecision> {
@@ -231,7 +240,7 @@ impl LeafAudits {
         let Some(first) = confirmed else {
             return Vec::new();
         };
-        let conviction = self.convict_of_leaf(context, journal, number, &first, &accusation);
+        let conviction = self.convict_of_leaf(context, journal, job, number, [&first, &accusation]);
         conviction.map(AuditDecision::Convict).into_iter().collect()
     }
 
@@ -240,9 +249,9 @@ impl LeafAudits {
         &mut self,
         context: &mut EventContext,
         journal: &mut Journal,
+        job: &JobOrder,
         number: u64,
-        first: &Accusation,
-        second: &Accusation,
+        [first, second]: [&Accusation; 2],
     ) -> Option<Conviction> {
         let audit = self.open.get(&number)?.clone();
         let is_final = audit.purpose != Purpose::Dispute;
@@ -254,9 +263,9 @@ impl LeafAudits {
         }
         let differing = claimed_and_found(&audit, first);
         let evidence = format!(
-            "the {} in step {}: {differing}, as {} and {} found",
+            "the {} in {}: {differing}, as {} and {} found",
             leaf_words(&audit.leaf),
-            audit.at.step,
+            job.spec().words(audit.at.step),
             first.auditor.short(),
             second.auditor.short()
         );

@@ -1,0 +1,61 @@
+//! What a make-believe worker holds: a stage, a step in work, and what it opens to checkers.
+
+use std::collections::BTreeMap;
+
+use concord_proto::session::Assignment;
+use concord_proto::tree::Node;
+use concord_proto::{
+    Digest, GradientPart, JobId, JobSpec, Layers, LeafPhase, MicrobatchLoss, Port, PortKind, Slot,
+};
+
+use super::arithmetic::{PerTensor, States};
+use super::worker::Frame;
+
+/// A stage, loaded.
+pub struct Stage {
+    pub job: JobId,
+    pub spec: JobSpec,
+    pub assignment: Assignment,
+    pub slot: Slot,
+    pub layers: Layers,
+    /// The committed state.
+    pub states: States,
+    /// Steps done and committed.
+    pub done: u32,
+}
+
+impl Stage {
+    /// The microbatches of a step that are this stage's.
+    pub fn run(&self, step: u32) -> std::ops::Range<u32> {
+        let run = &self.assignment.plan.replicas[self.slot.replica];
+        self.spec.run_of(step, run.start, run.end)
+    }
+
+    pub fn evaluates(&self, step: u32) -> bool {
+        self.spec.is_evaluation(step)
+    }
+}
+
+/// A step in work.
+pub struct Work {
+    pub step: u32,
+    pub inbox: BTreeMap<(PortKind, u32), Frame>,
+    pub tokens: BTreeMap<u32, Digest>,
+    pub made: BTreeMap<(LeafPhase, u32), Vec<Port>>,
+    pub losses: Vec<MicrobatchLoss>,
+    pub sums: BTreeMap<GradientPart, BTreeMap<Node, PerTensor>>,
+    pub totals: Option<PerTensor>,
+    pub reported: bool,
+    pub after: Option<States>,
+}
+
+/// What a checker needs to re-run the leaves of a step.
+#[derive(Clone)]
+pub struct Openings {
+    pub spec: JobSpec,
+    pub layers: Layers,
+    pub before: States,
+    pub tokens: BTreeMap<u32, Digest>,
+    pub sums: BTreeMap<GradientPart, BTreeMap<Node, PerTensor>>,
+    pub scalars: Digest,
+}
