@@ -222,7 +222,10 @@ pub fn moment_form(rule: &UpdateRule) -> MomentForm {
             MomentFormat::F32 => MomentForm::F32,
             MomentFormat::Bits8 => MomentForm::Bits8,
         },
-        UpdateRule::Lion { .. } => MomentForm::FirstF32,
+        UpdateRule::Lion { moments, .. } => match moments {
+            MomentFormat::F32 => MomentForm::FirstF32,
+            MomentFormat::Bits8 => MomentForm::FirstBits8,
+        },
         UpdateRule::Sgd { momentum, .. } if momentum.get() == 0.0 => MomentForm::Neither,
         UpdateRule::Sgd { .. } => MomentForm::FirstF32,
     }
@@ -241,7 +244,7 @@ pub fn optimizer(spec: &JobSpec) -> OptimizerSettings {
             beta2: beta2.get(),
             epsilon: epsilon.get(),
         },
-        UpdateRule::Lion { beta1, beta2 } => StepRule::Lion {
+        UpdateRule::Lion { beta1, beta2, .. } => StepRule::Lion {
             beta1: beta1.get(),
             beta2: beta2.get(),
         },

@@ -6,6 +6,7 @@ mod code;
 mod conformance;
 mod experts;
 mod lion;
+mod lion_8bit;
 mod logprobs;
 mod matmul;
 mod pages;

@@ -192,6 +192,32 @@ fn axolotl_qlora() {
 }
 
 #[test]
+#[test]
+fn optimizers_that_are_not_computed_are_refused_with_one_that_is() {
+    let with = |name: &str| AXOLOTL.replace("optimizer: adamw_8bit", &format!("optimizer: {name}"));
+    for (name, own) in [
+        ("lion_8bit", "lion_8bit"),
+        ("paged_lion_8bit", "lion_8bit"),
+        ("paged_adamw_32bit", "adamw_torch"),
+    ] {
+        values(&job(&with(name)), &[("optimizer", own)]);
+    }
+    for (name, instead) in [
+        ("adafactor", "adamw_8bit"),
+        ("adamw_torch_4bit", "adamw_8bit"),
+        ("ademamix_8bit", "adamw_8bit"),
+        ("rmsprop", "adamw_torch"),
+        ("lion_pytorch", "lion_32bit"),
+    ] {
+        let set = format!("optimizer={instead}");
+        let found = job(&with(name));
+        assert!(
+            problems(&found).contains(&("optimizer", Some(&*set))),
+            "{name}"
+        );
+    }
+}
+
 fn axolotl_conversations() {
     let text = "\
 base_model: owner/base

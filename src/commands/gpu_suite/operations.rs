@@ -3,7 +3,7 @@
 use concord_kernels::coded::Precision;
 use concord_kernels::ops::sample::Sampling;
 use concord_kernels::ops::{
-    Activation, AdamStep, Atoms, AttentionShape, CodedKv, Columns, RouterKind, Routing,
+    Activation, AdamStep, Atoms, AttentionShape, CodedKv, Columns, LionStep, RouterKind, Routing,
 };
 use concord_kernels::tables::{FrequencyScaling, RopeTable};
 use concord_kernels::{KernelError, MomentKind, PackedMoment, Tensor};
@@ -448,6 +448,18 @@ fn optimizer(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
 /// Operations on whole tensors before they are sent or hashed.
 fn whole_tensors(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     let device = bench.device;
+    })?;
+    let step = LionStep {
+        gradient_scale: 1e-3,
+        learning_rate: 1e-4,
+        beta1: 0.9,
+        beta2: 0.99,
+        weight_decay: 0.01,
+    };
+    // As above, with the byte of one moment.
+    let work = memory(s.parameters, 3 * F32 + 2);
+    bench.time("lion_8bit", &text, work, || {
+        device.lion_8bit(&step, &gradient, &mut value, &mut m)
     let mut x: Tensor = bench.random(&[s.parameters])?;
     let (work, text) = (memory(s.parameters, F32), s.parameters.to_string());
     bench.time("sum_squares", &text, work, || {

@@ -118,8 +118,9 @@ const fn key(
     }
 }
 
-/// Names of other tools: AdamW, with moments of f32 twice, then of 8 bits; Lion; gradient descent.
-const OPTIMIZERS: [&str; 9] = [
+/// Names of other tools: AdamW, with moments of f32 twice, then of 8 bits; Lion, with a momentum of
+/// f32 twice, then of 8 bits; gradient descent.
+const OPTIMIZERS: [&str; 11] = [
     "adamw_torch",
     "adamw_torch_fused",
     "adamw_8bit",
@@ -128,6 +129,8 @@ const OPTIMIZERS: [&str; 9] = [
     "paged_adamw_8bit",
     "lion_32bit",
     "paged_lion_32bit",
+    "lion_8bit",
+    "paged_lion_8bit",
     "sgd",
 ];
 
