@@ -76,6 +76,7 @@ pub fn lora(updates: &LoraUpdates) -> Result<LoraSpec, RuntimeError> {
             .map(|other| (other.module.clone(), other.update.map(shape)))
             .collect(),
         saved: updates.saved.iter().cloned().collect(),
+        use_dora: updates.use_dora,
     })
 }
 
@@ -100,6 +101,7 @@ pub fn updates(lora: &LoraSpec, config: &DecoderConfig) -> LoraUpdates {
         targets,
         others: others.collect(),
         saved: lora.saved.iter().cloned().collect(),
+        use_dora: lora.use_dora,
     }
 }
 
@@ -107,8 +109,16 @@ pub fn updates(lora: &LoraSpec, config: &DecoderConfig) -> LoraUpdates {
 ///
 /// # Errors
 /// As [`lora`], and for an adapter with modules that are trained whole: a stage has one copy of
-/// each tensor for all who ask.
+/// each tensor for all who ask; and for DoRA, whose norms need the weights as they are stored.
 pub fn served_lora(updates: &LoraUpdates) -> Result<LoraSpec, RuntimeError> {
+    if updates.use_dora {
+        return Err(RuntimeError::Unsupported(
+            "the adapter is one of DoRA (use_dora), and can be used alone, not beside others: \
+             merge it into the model with `concord merge`, or use `concord generate` and `concord \
+             chat`"
+                .to_string(),
+        ));
+    }
     match updates.saved.first() {
         None => lora(updates),
         Some(module) => Err(RuntimeError::Unsupported(format!(

@@ -29,7 +29,7 @@ const ADAMW_8BIT: [&str; 5] = [
 ];
 
 /// Optimizers beside AdamW, and what they lack of its constants.
-const OTHERS: [(&str, &str, &[&str]); 3] = [
+const OTHERS: [(&str, &str, &[&str]); 5] = [
     ("lion_32bit", "lion_32bit", &["adam_epsilon", "adam_eps"]),
     (
         "paged_lion_32bit",
@@ -240,6 +240,13 @@ pub fn alpha(b: &mut JobBuilder, key: &str, rslora: &str, default: Option<f64>) 
     }
     if b.flag(rslora) == Some(true) {
         b.put("peft_use_rslora", true, b.from(rslora, ""));
+    }
+}
+
+/// Whether the rows of adapted matrices have trained magnitudes (DoRA).
+pub fn dora(b: &mut JobBuilder, key: &str) {
+    if b.flag(key) == Some(true) {
+        b.put("peft_use_dora", true, b.from(key, ""));
     }
 }
 

@@ -63,6 +63,7 @@ pub const OWN_KEYS: [&str; 63] = [
     "lora_rank_pattern",
     "lora_alpha_pattern",
     "peft_use_rslora",
+    "peft_use_dora",
     "lora_dropout",
     "lora_modules_to_save",
     "initial_adapter",

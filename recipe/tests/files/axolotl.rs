@@ -163,7 +163,7 @@ fn axolotl_qlora() {
     let text = AXOLOTL
         .replace(
             "adapter: lora",
-            "adapter: qlora\nload_in_4bit: true\npeft_use_rslora: true",
+            "adapter: qlora\nload_in_4bit: true\npeft_use_rslora: true\npeft_use_dora: true",
         )
         .replace(
             "warmup_ratio: 0.1",
@@ -177,6 +177,7 @@ fn axolotl_qlora() {
             ("load_in_4bit", "true"),
             ("lora_alpha", "32"),
             ("peft_use_rslora", "true"),
+            ("peft_use_dora", "true"),
             ("min_lr_ratio", "0.1"),
             ("max_steps", "50"),
         ],
@@ -191,7 +192,6 @@ fn axolotl_qlora() {
     assert!(problems(&bare).contains(&("adapter", Some("adapter=lora"))));
 }
 
-#[test]
 #[test]
 fn optimizers_that_are_not_computed_are_refused_with_one_that_is() {
     let with = |name: &str| AXOLOTL.replace("optimizer: adamw_8bit", &format!("optimizer: {name}"));
@@ -218,6 +218,7 @@ fn optimizers_that_are_not_computed_are_refused_with_one_that_is() {
     }
 }
 
+#[test]
 fn axolotl_conversations() {
     let text = "\
 base_model: owner/base

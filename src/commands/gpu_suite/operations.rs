@@ -154,6 +154,12 @@ fn elementwise(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError>
     bench.time("scaled", &shape, memory(len, 2 * F32), || {
         device.scaled(&b, 0.5).map(drop)
     })?;
+    bench.time("products", &shape, memory(len, 3 * F32), || {
+        device.products(&b, &b).map(drop)
+    })?;
+    bench.time("scaled_columns", &shape, memory(len, 2 * F32), || {
+        device.scaled_columns(&b, &bias).map(drop)
+    })?;
     bench.time("put_rows", &shape, memory(len, 2 * F32), || {
         device.put_rows(&mut a, 0, &b)
     })
@@ -442,12 +448,6 @@ fn optimizer(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     let work = memory(s.parameters, 4 * F32);
     bench.time("adamw_8bit", &text, work, || {
         device.adamw_8bit(&step, &gradient, &mut value, &mut m, &mut v)
-    })
-}
-
-/// Operations on whole tensors before they are sent or hashed.
-fn whole_tensors(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
-    let device = bench.device;
     })?;
     let step = LionStep {
         gradient_scale: 1e-3,
@@ -460,6 +460,12 @@ fn whole_tensors(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelErro
     let work = memory(s.parameters, 3 * F32 + 2);
     bench.time("lion_8bit", &text, work, || {
         device.lion_8bit(&step, &gradient, &mut value, &mut m)
+    })
+}
+
+/// Operations on whole tensors before they are sent or hashed.
+fn whole_tensors(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
+    let device = bench.device;
     let mut x: Tensor = bench.random(&[s.parameters])?;
     let (work, text) = (memory(s.parameters, F32), s.parameters.to_string());
     bench.time("sum_squares", &text, work, || {

@@ -264,6 +264,8 @@ pub(super) const KEYS: [Key; 94] = [
         "other values of lora_alpha, likewise"),
     key(Job, "peft_use_rslora", Flag, Is("false"),
         "whether updates are scaled by lora_alpha / sqrt(rank) instead"),
+    key(Job, "peft_use_dora", Flag, Is("false"),
+        "whether each row of an adapted matrix is brought to a length that is trained (DoRA)"),
     key(Job, "lora_modules_to_save", NameOrNames, Means("none"),
         "modules that are trained whole beside the adapter, and saved with it: ends of names, such \
          as lm_head, embed_tokens or norm"),
@@ -294,7 +296,7 @@ pub(super) const KEYS: [Key; 94] = [
     key(Job, "optimizer", Words(&OPTIMIZERS), Is("adamw_torch"),
         "AdamW, whose moments lie in memory and in checkpoints as f32 (the first two words), or in \
          8 bits (the next four), by Concord's own definition: NUMERICS.md, section 6; Lion, which \
-         keeps one moment; or gradient descent, which keeps one if there is momentum"),
+         keeps one moment, likewise; or gradient descent, which keeps one if there is momentum"),
     key(Job, "adam_beta1", Share(Ends::Lower), Is("0.9"),
         "decay of AdamW's first moment, or the share of Lion's in its direction"),
     key(Job, "adam_beta2", Share(Ends::Lower), Is("0.999"),
