@@ -8,7 +8,7 @@ use crate::length::{Length, Saves, StepsRule, Warmup};
 use crate::resolved::{Rules, TokenRole};
 
 /// Keys of LoRA.
-const LORA: [&str; 12] = [
+const LORA: [&str; 13] = [
     "lora_r",
     "lora_alpha",
     "lora_dropout",

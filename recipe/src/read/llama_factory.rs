@@ -6,7 +6,7 @@ use crate::Files;
 use crate::builder::JobBuilder;
 
 /// Keys of LoRA.
-const LORA: [&str; 7] = [
+const LORA: [&str; 8] = [
     "lora_rank",
     "lora_alpha",
     "lora_dropout",

@@ -9,7 +9,7 @@ use crate::length::{Length, Saves, StepsRule, Warmup};
 use crate::resolved::Rules;
 
 /// Keys of LoRA.
-const LORA: [&str; 5] = [
+const LORA: [&str; 6] = [
     "model.lora_attn_modules",
     "model.apply_lora_to_mlp",
     "model.lora_rank",

@@ -6,7 +6,7 @@ use crate::builder::JobBuilder;
 use crate::resolved::TokenRole;
 
 /// Keys of LoRA.
-const LORA: [&str; 6] = [
+const LORA: [&str; 7] = [
     "lora_r",
     "lora_alpha",
     "lora_target_modules",

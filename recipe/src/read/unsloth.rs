@@ -9,7 +9,7 @@ use crate::length::Saves;
 use crate::resolved::Rules;
 
 /// Keys of LoRA.
-const LORA: [&str; 5] = [
+const LORA: [&str; 6] = [
     "lora.lora_r",
     "lora.lora_alpha",
     "lora.lora_dropout",
