@@ -26,8 +26,8 @@ pub struct Adapter {
     /// Where it has updates, and of which shape.
     pub lora: LoraSpec,
     /// The factors, named by [`Adapter::keys`]: A `[r, in]` and B `[out, r]`; the magnitudes of
-    /// DoRA, named by [`Adapter::magnitude_key`]: `[out]`; and tensors that are trained whole, named
-    /// by [`Adapter::saved_key`].
+    /// DoRA, named by [`Adapter::magnitude_key`]: `[out]`; and tensors that are trained whole,
+    /// named by [`Adapter::saved_key`].
     pub tensors: BTreeMap<String, Tensor>,
 }
 

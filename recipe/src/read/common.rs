@@ -89,8 +89,8 @@ pub fn optimizer(b: &mut JobBuilder, key: &str, default: &str) {
     } else {
         b.refuse(
             key,
-            "it is none of AdamW, Lion and SGD: set adamw_torch, adamw_8bit, lion_32bit, lion_8bit or \
-             sgd",
+            "it is none of AdamW, Lion and SGD: set adamw_torch, adamw_8bit, lion_32bit, lion_8bit \
+             or sgd",
             Some(instead_of(name)),
         );
         return;
