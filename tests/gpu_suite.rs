@@ -145,6 +145,7 @@ fn assert_timed(timing: &Value) {
         "combine",
         "adamw",
         "adamw_8bit",
+        "lion_8bit",
         "sum_squares",
         "digest",
         "canonicalise",

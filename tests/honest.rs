@@ -3,6 +3,8 @@
 
 mod pool;
 
+use std::path::Path;
+
 use concord_kernels::isa::Isa;
 use pool::{Pool, outcome, shared, small_job};
 
@@ -88,30 +90,46 @@ fn every_leaf_of_a_full_fine_tune_is_found_right() {
         ),
         ("1x2", "optimizer: sgd\nmomentum: 0.9\nnesterov: true"),
         ("2x1", "optimizer: sgd"),
+        ("1x2", "optimizer: lion_8bit"),
     ] {
-        let mut pool = Pool::new();
-        for _ in 0..2 {
-            pool.join("worker", &["--threads", "1"]);
-        }
-        pool.join("checker", &["--threads", "1"]);
-        let job = small_job(pool.dir.path(), &shared, 3, 0, more);
-        let text = std::fs::read_to_string(&job).unwrap();
-        let text = text.replace("adapter: lora\nlora_r: 4", "adapter: full");
-        let text = text.replace(
-            "gradient_accumulation_steps: 4",
-            "gradient_accumulation_steps: 7",
-        );
-        std::fs::write(&job, text).unwrap();
-        let audits = ["--audit-rate", "1", "--audit-rate-new", "1", "--plan", plan];
-        let here = ["--min-workers", "2", "--min-checkers", "1"];
-        let honest = outcome(&pool.train(&job, &[&audits[..], &here].concat()));
-        assert_eq!(honest.convictions, [], "{plan}");
-        assert_eq!(
-            honest.result["inconclusive"], 0,
-            "{plan}: {}",
-            honest.result
-        );
-        let audited = honest.result["audits"].as_u64().unwrap();
-        assert!(audited >= 3 * 16, "{plan}: {audited} leaves re-run");
+        every_leaf_is_found_right(&shared, false, plan, more);
     }
+}
+
+/// The norms of DoRA follow from the factors of the step, with which a checker computes them again.
+#[test]
+fn every_leaf_of_dora_is_found_right() {
+    let Some(shared) = shared() else { return };
+    let more = "peft_use_dora: true\nlora_dropout: 0.1";
+    every_leaf_is_found_right(&shared, true, "2x1", more);
+}
+
+fn every_leaf_is_found_right(shared: &Path, is_lora: bool, plan: &str, more: &str) {
+    let mut pool = Pool::new();
+    for _ in 0..2 {
+        pool.join("worker", &["--threads", "1"]);
+    }
+    pool.join("checker", &["--threads", "1"]);
+    let job = small_job(pool.dir.path(), shared, 3, 0, more);
+    let text = std::fs::read_to_string(&job).unwrap();
+    let text = match is_lora {
+        false => text.replace("adapter: lora\nlora_r: 4", "adapter: full"),
+        true => text,
+    };
+    let text = text.replace(
+        "gradient_accumulation_steps: 4",
+        "gradient_accumulation_steps: 7",
+    );
+    std::fs::write(&job, text).unwrap();
+    let audits = ["--audit-rate", "1", "--audit-rate-new", "1", "--plan", plan];
+    let here = ["--min-workers", "2", "--min-checkers", "1"];
+    let honest = outcome(&pool.train(&job, &[&audits[..], &here].concat()));
+    assert_eq!(honest.convictions, [], "{plan}");
+    assert_eq!(
+        honest.result["inconclusive"], 0,
+        "{plan}: {}",
+        honest.result
+    );
+    let audited = honest.result["audits"].as_u64().unwrap();
+    assert!(audited >= 3 * 16, "{plan}: {audited} leaves re-run");
 }

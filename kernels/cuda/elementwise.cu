@@ -19,6 +19,19 @@ KERNEL(256) scaled(const f32 *x, f32 *y, f32 factor, u64 len) {
     for_each_of(len, [&](u64 i) { y[i] = rn::mul(x[i], factor); });
 }
 
+// y = a * b.
+KERNEL(256) products(const f32 *a, const f32 *b, f32 *y, u64 len) {
+    for_each_of(len, [&](u64 i) { y[i] = rn::mul(a[i], b[i]); });
+}
+
+// y = every row of x [rows, cols] times factors [cols].
+KERNEL(256) scaled_columns(const f32 *x, const f32 *factors, f32 *y, u32 rows, u32 cols) {
+    for_each_in(rows, cols, [&](u32 row, u32 c) {
+        const u64 at = static_cast<u64>(row) * cols + c;
+        y[at] = rn::mul(x[at], factors[c]);
+    });
+}
+
 // Adds bias [cols] to every row of x [rows, cols].
 KERNEL(256) add_bias(f32 *x, const f32 *bias, u32 rows, u32 cols) {
     for_each_in(rows, cols, [&](u32 row, u32 c) {

@@ -345,6 +345,7 @@ fn an_emulated_gpu_has_the_bits_of_the_reference() {
         (61, "gemma2"),
         (75, "gemma3"),
         (80, "phi3"),
+        (70, "phi-dora"),
         (75, "gpt_neox"),
         (61, "cohere2"),
         (80, "glm4"),

@@ -1,6 +1,6 @@
 """Losses and gradient norms of transformers and peft with dropout, noise, smoothed targets and
-z-loss, where the random numbers are those of NUMERICS.md, section 6. Prints the table of
-regularization.rs: `python make_regularization.py shared/models/tinystories-260k`.
+z-loss, where the random numbers are those of NUMERICS.md, section 6. Prints a table of
+reference.rs: `python make_regularization.py shared/models/tinystories-260k [dora]`.
 """
 
 import struct
@@ -13,6 +13,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 
 SEED, STEP, RANK, ALPHA = 9, 4, 4, 8.0
 LENGTHS = [61, 40]
+DORA = [dict(), dict(dropout=0.1), dict(dropout=0.5)]
 CASES = [
     dict(),
     dict(dropout=0.1),
@@ -151,14 +152,17 @@ def main():
     torch.set_num_threads(1)
     model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float64)
     targets = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
-    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets, lora_dropout=0.0)
+    dora = sys.argv[2:] == ["dora"]
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets, lora_dropout=0.0, use_dora=dora)
     model = get_peft_model(model, config)
     model.train()
-    factors = [(n.replace(".default", ""), p) for n, p in model.named_parameters() if "lora_" in n]
+    # The magnitudes of DoRA stay the norms of the rows of the model.
+    factors = [(n.replace(".default", ""), p) for n, p in model.named_parameters()
+               if "lora_A" in n or "lora_B" in n]
     for index, (_, factor) in enumerate(sorted(factors, key=lambda named: named[0])):
         values = [((i * i * 7 + index * 13 + i) % 23 - 11) / 128 for i in range(factor.numel())]
         factor.data = torch.tensor(values, dtype=torch.float64).reshape(factor.shape)
-    for case in CASES:
+    for case in DORA if dora else CASES:
         loss, norm = run(model, case)
         print(f"    {case}: ({loss:.6}, {norm:.6}),")
 

@@ -350,6 +350,13 @@ const REGULARIZED: [(StepRegularization, [f32; 2]); 7] = [
     (regularized(0.3, 5.0, 0.2, 0.01), [26.5073, 14.1963]),
 ];
 
+/// As `make_regularization.py .. dora` has it.
+const DECOMPOSED: [(StepRegularization, [f32; 2]); 3] = [
+    (regularized(0.0, 0.0, 0.0, 0.0), [26.4102, 15.3997]),
+    (regularized(0.1, 0.0, 0.0, 0.0), [26.4364, 15.4048]),
+    (regularized(0.5, 0.0, 0.0, 0.0), [26.3914, 15.3377]),
+];
+
 const fn regularized(dropout: f32, noise: f32, smoothing: f32, z_loss: f32) -> StepRegularization {
     StepRegularization {
         lora_dropout: dropout,
@@ -365,6 +372,16 @@ const fn regularized(dropout: f32, noise: f32, smoothing: f32, z_loss: f32) -> S
 /// random numbers, made by another implementation.
 #[test]
 fn regularized_losses_agree_with_peft() {
+    agrees_with_peft(&REGULARIZED, false);
+}
+
+/// DoRA with magnitudes that are the norms of the model, whatever its factors are, likewise.
+#[test]
+fn losses_of_dora_agree_with_peft() {
+    agrees_with_peft(&DECOMPOSED, true);
+}
+
+fn agrees_with_peft(cases: &[(StepRegularization, [f32; 2])], use_dora: bool) {
     let Some(shared) = shared() else { return };
     let folder = ModelFolder::open(&shared.join("models/tinystories-260k")).unwrap();
     let lora = LoraSpec::uniform(4, 8.0, folder.config().projections());
@@ -375,8 +392,9 @@ fn regularized_losses_agree_with_peft() {
         (name, Tensor::new(&shape, values).unwrap())
     });
     let factors: BTreeMap<String, Tensor> = factors.collect();
+    let lora = LoraSpec { use_dora, ..lora };
     let stage = Stage::load(options(&folder, Some(lora), false), &folder, &factors).unwrap();
-    for (regularization, [loss, norm]) in REGULARIZED {
+    for &(regularization, [loss, norm]) in cases {
         let lengths = Lengths::new(vec![61, 40]);
         let ids = [61_u32, 40].into_iter();
         let ids = ids.flat_map(|len| (0..len).map(|i| (i * i * 31 + i * 7) % 61 + 3));

@@ -34,14 +34,18 @@ fn adapter(config: &DecoderConfig) -> LoraSpec {
     LoraSpec::uniform(2, 1.5, config.projections())
 }
 
-fn factors(config: &DecoderConfig) -> Factors {
-    let shapes = Adapter::shapes(config, &adapter(config)).into_iter();
+fn factors_of(config: &DecoderConfig, lora: &LoraSpec) -> Factors {
+    let shapes = Adapter::shapes(config, lora).into_iter();
     let factors = shapes.enumerate().map(|(index, (name, shape))| {
         let value = |i: usize| ((i * 7 + index * 13) % 23) as f32 / 40.0 - 0.25;
-        let values: Vec<f32> = (0..shape[0] * shape[1]).map(value).collect();
+        let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
         (name, Tensor::new(&shape, values).unwrap())
     });
     factors.collect()
+}
+
+fn factors(config: &DecoderConfig) -> Factors {
+    factors_of(config, &adapter(config))
 }
 
 fn stage(config: DecoderConfig, device: Device, factors: Option<&Factors>) -> Stage {
@@ -51,7 +55,14 @@ fn stage(config: DecoderConfig, device: Device, factors: Option<&Factors>) -> St
         seed: 11,
         reach: 0.3,
     };
-    let lora = factors.map(|_| adapter(&config));
+    let use_dora = |factors: &Factors| {
+        let mut names = factors.keys();
+        names.any(|name| Adapter::magnitude_module(name).is_some())
+    };
+    let lora = factors.map(|factors| LoraSpec {
+        use_dora: use_dora(factors),
+        ..adapter(&config)
+    });
     let options = StageOptions {
         device,
         layers: (0..config.layers as u32).into(),
@@ -105,19 +116,52 @@ fn bits((loss, gradients): Computed) -> (u32, Vec<Vec<u32>>) {
 
 #[test]
 fn devices_and_recomputing_give_the_same() {
-    for (config, is_lora) in [
-        (tiny_llama(), true),
-        (tiny_experts(), true),
-        (tiny_llama(), false),
+    for (config, lora) in [
+        (tiny_llama(), Some(false)),
+        (tiny_experts(), Some(false)),
+        (tiny_llama(), Some(true)),
+        (tiny_experts(), Some(true)),
+        (tiny_llama(), None),
     ] {
-        let factors = is_lora.then(|| factors(&config));
+        let factors = lora.map(|use_dora| {
+            let lora = LoraSpec {
+                use_dora,
+                ..adapter(&config)
+            };
+            factors_of(&config, &lora)
+        });
         let stage = |device| stage(config.clone(), device, factors.as_ref());
         let batch = packed(ALL);
         let expected = bits(computed(&stage(Device::Reference), &batch, Keeps::Tapes));
         for keeps in [Keeps::Tapes, Keeps::Inputs] {
             let got = bits(computed(&stage(Device::cpu(2)), &batch, keeps));
-            assert!(got == expected, "lora {is_lora}, {keeps:?}");
+            assert!(got == expected, "dora {lora:?}, {keeps:?}");
         }
+    }
+}
+
+/// New values of the factors and magnitudes give what a stage has that was loaded with them.
+#[test]
+fn a_stage_takes_over_new_magnitudes() {
+    for config in [tiny_llama(), tiny_experts()] {
+        let lora = LoraSpec {
+            use_dora: true,
+            ..adapter(&config)
+        };
+        let new = factors_of(&config, &lora);
+        let doubled = |(name, value): (&String, &Tensor)| {
+            let values: Vec<f32> = value.data().iter().map(|v| 2.0 * v + 0.1).collect();
+            (name.clone(), Tensor::new(value.shape(), values).unwrap())
+        };
+        let old: Factors = new.iter().map(doubled).collect();
+        let batch = packed(ALL);
+        let mut stage = stage(config.clone(), Device::cpu(2), Some(&old));
+        let before = bits(computed(&stage, &batch, Keeps::Tapes));
+        stage.refresh(&new).unwrap();
+        let after = bits(computed(&stage, &batch, Keeps::Tapes));
+        let fresh = self::stage(config, Device::cpu(2), Some(&new));
+        assert!(after == bits(computed(&fresh, &batch, Keeps::Tapes)));
+        assert!(after != before);
     }
 }
 

@@ -77,9 +77,9 @@ pub fn decode_stored(
     kind: MomentKind,
     shape: &[u64],
 ) -> Result<Moment, String> {
-    let moment = match form {
-        MomentForm::Bits8 => packed(blob)?,
-        MomentForm::F32 | MomentForm::FirstF32 | MomentForm::Neither => {
+    let moment = match form.is_packed() {
+        true => packed(blob)?,
+        false => {
             let numbers = tensor_blob::decode_stored(blob, shape.iter().product())?;
             Moment::F32(Arc::new(numbers))
         }
@@ -130,7 +130,7 @@ pub fn check(
         Moment::F32(numbers) => (false, numbers.shape()),
         Moment::Packed(moment) => (true, moment.shape()),
     };
-    match (is_packed, form == MomentForm::Bits8) {
+    match (is_packed, form.is_packed()) {
         (true, false) => return Err("it is a moment in 8 bits, and not in f32".to_string()),
         (false, true) => return Err("it is a moment in f32, and not in 8 bits".to_string()),
         _ => {}
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn moments_come_back_and_have_the_address_of_their_bytes() {
-        for form in [MomentForm::F32, MomentForm::Bits8] {
+        for form in [MomentForm::F32, MomentForm::Bits8, MomentForm::FirstBits8] {
             for kind in KINDS {
                 let moment = Moment::zeros(form, kind, &[3, 100]);
                 let blob = encode(&moment).unwrap();

@@ -76,6 +76,7 @@ pub fn lora(updates: &LoraUpdates) -> Result<LoraSpec, RuntimeError> {
             .map(|other| (other.module.clone(), other.update.map(shape)))
             .collect(),
         saved: updates.saved.iter().cloned().collect(),
+        use_dora: updates.use_dora,
     })
 }
 
@@ -100,6 +101,7 @@ pub fn updates(lora: &LoraSpec, config: &DecoderConfig) -> LoraUpdates {
         targets,
         others: others.collect(),
         saved: lora.saved.iter().cloned().collect(),
+        use_dora: lora.use_dora,
     }
 }
 
@@ -107,8 +109,16 @@ pub fn updates(lora: &LoraSpec, config: &DecoderConfig) -> LoraUpdates {
 ///
 /// # Errors
 /// As [`lora`], and for an adapter with modules that are trained whole: a stage has one copy of
-/// each tensor for all who ask.
+/// each tensor for all who ask; and for DoRA, whose norms need the weights as they are stored.
 pub fn served_lora(updates: &LoraUpdates) -> Result<LoraSpec, RuntimeError> {
+    if updates.use_dora {
+        return Err(RuntimeError::Unsupported(
+            "the adapter is one of DoRA (use_dora), and can be used alone, not beside others: \
+             merge it into the model with `concord merge`, or use `concord generate` and `concord \
+             chat`"
+                .to_string(),
+        ));
+    }
     match updates.saved.first() {
         None => lora(updates),
         Some(module) => Err(RuntimeError::Unsupported(format!(
@@ -222,7 +232,10 @@ pub fn moment_form(rule: &UpdateRule) -> MomentForm {
             MomentFormat::F32 => MomentForm::F32,
             MomentFormat::Bits8 => MomentForm::Bits8,
         },
-        UpdateRule::Lion { .. } => MomentForm::FirstF32,
+        UpdateRule::Lion { moments, .. } => match moments {
+            MomentFormat::F32 => MomentForm::FirstF32,
+            MomentFormat::Bits8 => MomentForm::FirstBits8,
+        },
         UpdateRule::Sgd { momentum, .. } if momentum.get() == 0.0 => MomentForm::Neither,
         UpdateRule::Sgd { .. } => MomentForm::FirstF32,
     }
@@ -241,7 +254,7 @@ pub fn optimizer(spec: &JobSpec) -> OptimizerSettings {
             beta2: beta2.get(),
             epsilon: epsilon.get(),
         },
-        UpdateRule::Lion { beta1, beta2 } => StepRule::Lion {
+        UpdateRule::Lion { beta1, beta2, .. } => StepRule::Lion {
             beta1: beta1.get(),
             beta2: beta2.get(),
         },

@@ -120,7 +120,7 @@ impl BlobSet {
         shape: &[usize],
     ) -> anyhow::Result<Digest> {
         let zeros = ZeroMoment {
-            is_packed: form == MomentForm::Bits8,
+            is_packed: form.is_packed(),
             is_second: kind == MomentKind::Second,
             shape: match form.keeps(kind) {
                 true => shape.to_vec(),

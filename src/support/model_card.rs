@@ -174,6 +174,9 @@ fn settings(bundle: &Bundle) -> Vec<(&'static str, String)> {
         if !updates.saved.is_empty() {
             rows.push(("lora_modules_to_save", updates.saved.join(", ")));
         }
+        if updates.use_dora {
+            rows.push(("peft_use_dora", "true".to_string()));
+        }
         let dropout = spec.regularization.lora_dropout.get();
         if dropout > 0.0 {
             rows.push(("lora_dropout", dropout.to_string()));

@@ -103,7 +103,8 @@ pub fn check(bundle: &Bundle, folder: &Path) -> anyhow::Result<usize> {
             let modules = bundle.spec.trainable.iter();
             let modules = modules.filter_map(|tensor| Adapter::module_of(&tensor.name));
             let expected = shape_options(updates, modules.map(str::to_string));
-            check_config(&folder.join("adapter_config.json"), &expected)?;
+            let path = folder.join("adapter_config.json");
+            check_config(&path, &expected, updates.use_dora)?;
             let path = folder.join("adapter_model.safetensors");
             let file = TensorFile::open(&path)?;
             if let Some(strange) = file.names().find(|name| !proven.contains_key(*name)) {
@@ -212,7 +213,7 @@ fn shape_options(updates: &LoraUpdates, modules: impl Iterator<Item = String>) -
 }
 
 /// Checks ranks, scales and targets, on which the result of an adapter depends, too.
-fn check_config(path: &Path, expected: &ShapeOptions) -> anyhow::Result<()> {
+fn check_config(path: &Path, expected: &ShapeOptions, use_dora: bool) -> anyhow::Result<()> {
     let place = path.display();
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {place}"))?;
     let config: Value =
@@ -238,10 +239,12 @@ fn check_config(path: &Path, expected: &ShapeOptions) -> anyhow::Result<()> {
             &expected.target_modules.join(", "),
         ));
     }
+    if config["use_dora"].as_bool().unwrap_or(false) != use_dora {
+        return Err(differ("use_dora", &use_dora));
+    }
     // Each would make another model of the same tensors.
     for key in [
         "use_rslora",
-        "use_dora",
         "fan_in_fan_out",
         "layers_to_transform",
         "exclude_modules",

@@ -178,3 +178,58 @@ fn modules_are_trained_whole_beside_an_adapter() {
     let none = "lora_modules_to_save: [score]";
     train(&model, "refused", none, &[]).refused(&["`lora_modules_to_save` has score", "lm_head"]);
 }
+
+/// DoRA with all that it can be used with: one hash, a proof, and each way to use what comes out.
+#[test]
+fn trained_magnitudes_have_one_hash_a_proof_and_a_use() {
+    let model = TinyModel::new();
+    let keys = "lora_r: 2, peft_use_dora: true, peft_use_rslora: true, lora_dropout: 0.2,\n\
+                weight_decay: 0.1";
+    let two = ["--workers", "local:2", "--plan", "2x1"];
+    let mut one = train(&model, "one", keys, &[]).good().objects();
+    let mut cut = train(&model, "cut", keys, &two).good().objects();
+    let (one, cut) = (one.pop().unwrap(), cut.pop().unwrap());
+    for key in ["job", "record_digest", "loss"] {
+        assert_eq!(one[key], cut[key], "{key}");
+    }
+    let lora = keys.replace("peft_use_dora: true, ", "");
+    let mut lora = train(&model, "lora", &lora, &[]).good().objects();
+    assert_ne!(lora.pop().unwrap()["loss"], one["loss"]);
+
+    let out = model.file("one");
+    assert_eq!(config(&out)["use_dora"], true);
+    let verify = || concord(["verify", arg(&out.join("proof")), "--model", arg(&out)]);
+    verify().good();
+    let prompt = [
+        "--prompt",
+        "w3 w4",
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "4",
+    ];
+    let generate = |folder: &Path| {
+        let folder = ["generate", "--model", arg(folder), "--json"];
+        concord([&folder[..], &prompt[..]].concat()).good();
+    };
+    generate(&out);
+    let merged = model.file("merged");
+    concord(["merge", arg(&out), "-o", arg(&merged)]).good();
+    generate(&merged);
+    let from = format!("initial_adapter: {}", out.display());
+    train(&model, "next", &from, &[]).good();
+    assert_eq!(config(&model.file("next"))["use_dora"], true);
+    let other = format!("{from}, lora_r: 2, peft_use_dora: false");
+    train(&model, "other", &other, &[]).refused(&["peft_use_dora", "initial adapter"]);
+    concord(["serve", "--model", arg(&out), "--listen", "127.0.0.1:0"])
+        .refused(&["DoRA", "concord merge"]);
+
+    let path = out.join("adapter_config.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(
+        &path,
+        text.replace("\"use_dora\": true", "\"use_dora\": false"),
+    )
+    .unwrap();
+    verify().refused(&["adapter_config.json", "`use_dora`"]);
+}

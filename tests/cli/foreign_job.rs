@@ -123,20 +123,23 @@ fn a_file_of_another_tool_is_refused_in_one_answer() {
     let case = Case::new();
     let text = case
         .trl()
-        .replace("lora_dropout: 0.0", "lora_dropout: 0.1\nuse_dora: true")
+        .replace(
+            "lora_dropout: 0.0",
+            "lora_dropout: 0.1\nlora_task_type: SEQ_CLS",
+        )
         .replace("lora_r: 2", "lora_r: 0")
         .replace("bf16: true", "bf16: true\neval_strategy: epoch\nmystery: 3");
     case.train(&text, &[]).refused(&[
         "job.yaml is a job file of TRL, by `model_name_or_path`",
-        "job.yaml:10: `use_dora` is true; ",
+        "job.yaml:10: `lora_task_type` is \"SEQ_CLS\"; ",
         "`mystery` is 3: no such key of TRL is known",
         "`eval_strategy` is \"epoch\"",
         // Values out of range are told with them.
         "job.yaml:7: `lora_r` is 0, but must be a whole number from 1 to 4096",
-        "as options: --set use_dora=false --set eval_strategy=null",
+        "as options: --set lora_task_type=null --set eval_strategy=null",
     ]);
     let sets = [
-        "use_dora=false",
+        "lora_task_type=null",
         "eval_strategy=null",
         "mystery=null",
         "lora_r=2",

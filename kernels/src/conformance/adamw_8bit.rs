@@ -53,7 +53,7 @@ fn adamw_8bit(device: &Device, input: &CaseInput, len: usize) -> Result<Outputs,
 }
 
 /// Scales as they are, and codes as numbers.
-fn words(moment: &PackedMoment) -> Result<Vec<f32>, KernelError> {
+pub(super) fn words(moment: &PackedMoment) -> Result<Vec<f32>, KernelError> {
     let words = moment.words()?;
     let blocks = words.chunks(BLOCK_WORDS).flat_map(|words| {
         let codes: &[u8] = bytemuck::cast_slice(&words[1..]);

@@ -28,9 +28,11 @@ fn elementwise(device: &Device, input: &CaseInput) -> Result<Outputs, KernelErro
     device.scaled_add_assign(&mut a, 0.3, &b)?;
     let scaled = device.scaled(&a, -1.7)?;
     device.add_bias(&mut a, &bias)?;
+    let by_element = device.products(&a, &b)?;
+    let by_column = device.scaled_columns(&a, &bias)?;
     let rows = a.rows(5, 9);
     device.put_rows(&mut a, 31, &rows)?;
-    values([before, sum, scaled, rows, a])
+    values([before, sum, scaled, by_element, by_column, rows, a])
 }
 
 fn bias_gradient(

@@ -18,6 +18,7 @@ mod keys;
 mod layernorm;
 mod lengths;
 mod lion;
+mod lion_8bit;
 mod logprobs;
 mod matmul;
 mod noise;
@@ -112,6 +113,7 @@ pub fn cases(size: CaseSize) -> Vec<OperationCase> {
         adamw::cases(size),
         adamw_8bit::cases(size),
         lion::cases(size),
+        lion_8bit::cases(size),
         sgd::cases(size),
         elementwise::cases(),
         noise::cases(),

@@ -44,6 +44,7 @@ pub mod experts;
 pub mod keys;
 pub mod layernorm;
 pub mod lion;
+pub mod lion_8bit;
 pub mod logprobs;
 pub mod matmul;
 pub mod noise;

@@ -99,6 +99,33 @@ pub(crate) fn scaled(cuda: &Cuda, x: &Slice<f32>, factor: f32) -> Result<Slice<f
     Ok(y)
 }
 
+/// `a * b`, of one length.
+pub(crate) fn products(cuda: &Cuda, a: &Slice<f32>, b: &Slice<f32>) -> Result<Slice<f32>> {
+    let len = a.len();
+    let y = cuda.alloc(len)?;
+    if len > 0 {
+        let arguments = arguments![a, b, &y, len as u64];
+        cuda.launch(kernel("products"), over(cuda, len), arguments)?;
+    }
+    Ok(y)
+}
+
+/// Every row of x `[m, n]` times `factors` `[n]`.
+pub(crate) fn scaled_columns(
+    cuda: &Cuda,
+    x: &Slice<f32>,
+    factors: &Slice<f32>,
+) -> Result<Slice<f32>> {
+    let y = cuda.alloc(x.len())?;
+    if !x.is_empty() {
+        let (rows, cols) = (x.len() / factors.len(), factors.len());
+        let arguments = arguments![x, factors, &y, rows as u32, cols as u32];
+        let grid = over_rows(rows, cols, 256);
+        cuda.launch(kernel("scaled_columns"), grid, arguments)?;
+    }
+    Ok(y)
+}
+
 /// Adds `bias` `[n]` to every row of `x` `[m, n]`.
 pub(crate) fn add_bias(cuda: &Cuda, x: &Slice<f32>, bias: &Slice<f32>) -> Result<()> {
     if x.is_empty() {

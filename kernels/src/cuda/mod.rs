@@ -19,6 +19,7 @@ mod grids;
 pub mod keys;
 pub(crate) mod layernorm;
 pub(crate) mod lion;
+pub(crate) mod lion_8bit;
 pub mod matmul;
 pub(crate) mod noise;
 mod page_codes;

@@ -2,7 +2,8 @@
 
 use super::matmul::tensor;
 use crate::reference::elementwise::{
-    add_assign, add_bias, bias_gradient, canonicalise, scaled, scaled_add_assign,
+    add_assign, add_bias, bias_gradient, canonicalise, products, scaled, scaled_add_assign,
+    scaled_columns,
 };
 use crate::reference::tree::{Atoms, tree_sum};
 use crate::{Device, KernelError, Tensor, cpu, cuda};
@@ -97,6 +98,32 @@ impl Device {
             _ => scaled(&values, factor),
         };
         tensor(x.shape(), scaled)
+    }
+
+    /// `a * b`, element by element.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn products(&self, a: &Tensor, b: &Tensor) -> Result<Tensor, KernelError> {
+        assert_eq!(a.len(), b.len(), "products: lengths");
+        if let Self::Cuda(gpu) = self {
+            let y = cuda::elementwise::products(gpu, &a.on(gpu)?, &b.on(gpu)?)?;
+            return tensor(a.shape(), y);
+        }
+        tensor(a.shape(), products(&a.values()?, &b.values()?))
+    }
+
+    /// Every row of `x` `[m, n]` times `factors` `[n]`, element by element.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn scaled_columns(&self, x: &Tensor, factors: &Tensor) -> Result<Tensor, KernelError> {
+        assert_eq!(x.rows_cols().1, factors.len(), "scaled_columns: columns");
+        if let Self::Cuda(gpu) = self {
+            let y = cuda::elementwise::scaled_columns(gpu, &x.on(gpu)?, &factors.on(gpu)?)?;
+            return tensor(x.shape(), y);
+        }
+        tensor(x.shape(), scaled_columns(&x.values()?, &factors.values()?))
     }
 
     /// Adds `bias` `[n]` to every row of `x` `[m, n]`.

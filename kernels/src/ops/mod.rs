@@ -16,6 +16,7 @@ mod experts;
 mod keys;
 mod layernorm;
 mod lion;
+mod lion_8bit;
 mod logprobs;
 mod matmul;
 mod noise;

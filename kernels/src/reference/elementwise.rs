@@ -20,6 +20,17 @@ pub fn scaled(x: &[f32], factor: f32) -> Vec<f32> {
     x.iter().map(|v| v * factor).collect()
 }
 
+/// `a * b`.
+pub fn products(a: &[f32], b: &[f32]) -> Vec<f32> {
+    a.iter().zip(b).map(|(a, b)| a * b).collect()
+}
+
+/// Every row of x `[m, n]` times `factors` `[n]`.
+pub fn scaled_columns(x: &[f32], factors: &[f32]) -> Vec<f32> {
+    let rows = x.chunks_exact(factors.len().max(1));
+    rows.flat_map(|row| products(row, factors)).collect()
+}
+
 /// Adds `bias` `[n]` to every row of `x` `[m, n]`.
 pub fn add_bias(x: &mut [f32], bias: &[f32]) {
     x.chunks_exact_mut(bias.len())

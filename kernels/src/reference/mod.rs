@@ -14,6 +14,7 @@ pub mod experts;
 pub mod layernorm;
 pub mod lengths;
 pub mod lion;
+pub mod lion_8bit;
 pub mod logprobs;
 pub mod matmul;
 pub mod noise;

@@ -7,6 +7,7 @@ mod conformance;
 mod elementwise;
 mod experts;
 mod lion;
+mod lion_8bit;
 mod logprobs;
 mod matmul;
 mod pages;

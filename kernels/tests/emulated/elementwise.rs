@@ -15,11 +15,13 @@ fn elementwise_operations_on_hostile_numbers() {
                 let (a, b) = (place(1)?, place(2)?);
                 let bias = device.place(draw.tensor(4, &[cols])?)?;
                 let scaled = device.scaled(&a, 1e-20)?;
+                let by_element = device.products(&a, &b)?;
+                let by_column = device.scaled_columns(&a, &bias)?;
                 let (mut sum, mut fused) = (a.clone(), a.clone());
                 device.add_assign(&mut sum, &b)?;
                 device.scaled_add_assign(&mut fused, -0.7, &b)?;
                 device.add_bias(&mut sum, &bias)?;
-                values([scaled, sum, fused, a])
+                values([scaled, by_element, by_column, sum, fused, a])
             });
         }
     }

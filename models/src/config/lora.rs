@@ -33,6 +33,8 @@ pub struct LoraSpec {
     /// Modules whose tensors are trained whole beside the updates: the embedding, the head, norms
     /// and projections, by their whole names.
     pub saved: BTreeSet<String>,
+    /// Whether the rows of all adapted matrices have trained magnitudes (DoRA, Liu et al. 2024).
+    pub use_dora: bool,
 }
 
 /// A matrix and its update.
@@ -54,6 +56,7 @@ impl LoraSpec {
             targets: targets.into_iter().collect(),
             others: BTreeMap::new(),
             saved: BTreeSet::new(),
+            use_dora: false,
         }
     }
 
@@ -97,6 +100,7 @@ impl LoraSpec {
                 .collect(),
             targets,
             saved: BTreeSet::new(),
+            use_dora: false,
         })
     }
 
@@ -114,6 +118,7 @@ impl LoraSpec {
         let updates = Self::of_model(config, |_, matrix| self.of(matrix));
         let updates = updates.map(|updates| Self {
             saved: self.saved.clone(),
+            use_dora: self.use_dora,
             ..updates
         });
         updates.as_ref() == Some(self)

@@ -1,6 +1,8 @@
 //! A projection, with an optional low-rank update (LoRA, Hu et al. 2021):
 //! `y = x W^T + bias`, then `y = fma(scale, (x A^T) B^T, y)`.
 
+pub(super) mod dora;
+
 use std::ops::Range;
 
 use concord_kernels::coded::{Coded, Precision};
@@ -9,8 +11,9 @@ use concord_kernels::{Device, KernelError, Tensor, Weight};
 
 use super::gradients::{Gradients, TensorUse};
 use super::random::Drops;
+use dora::Magnitudes;
 
-/// A low-rank update: the codes of its two factors.
+/// A low-rank update: the codes of its two factors, and what a decomposed one has besides.
 #[derive(Clone, Debug)]
 pub(super) struct Lora {
     pub(super) a: Coded, // [r, in]
@@ -18,9 +21,25 @@ pub(super) struct Lora {
     pub(super) scale: f32,
     pub(super) name_a: String,
     pub(super) name_b: String,
+    pub(super) magnitudes: Option<Box<Magnitudes>>,
 }
 
 impl Lora {
+    /// Adds `scale (x A^T) B^T` to y; returns the codes of `x A^T`.
+    fn add_update(
+        &self,
+        device: &Device,
+        y: &mut Tensor,
+        x: &Coded,
+        precision: Precision,
+        drops: Option<Drops<'_>>,
+    ) -> Result<Coded, KernelError> {
+        let low = device.matmul(x, &self.a)?;
+        let low = device.code(&low, self.a.rows, precision)?;
+        device.scaled_add_matmul(y, self.scale_with(drops), &low, &self.b)?;
+        Ok(low)
+    }
+
     fn scale_with(&self, drops: Option<Drops<'_>>) -> f32 {
         drops.map_or(self.scale, |drops| drops.scale(self.scale))
     }
@@ -42,6 +61,8 @@ pub(super) struct Linear {
 pub(super) struct LinearTape {
     /// Codes of `x A^T`, `[m, r]`.
     low: Option<Coded>,
+    /// What the magnitudes of a decomposed update multiply, `[m, out]`.
+    inner: Option<Tensor>,
 }
 
 /// The context of one backward call.
@@ -122,6 +143,9 @@ impl Linear {
         precision: Precision,
         drops: Option<Drops<'_>>,
     ) -> Result<(Tensor, LinearTape), KernelError> {
+        if let Some((lora, magnitudes)) = self.decomposition() {
+            return lora.decomposed(device, (self, magnitudes), x, precision, drops);
+        }
         let mut y = device.matmul(x, &self.weight)?;
         if let Some(bias) = &self.bias {
             device.add_bias(&mut y, bias)?;
@@ -130,12 +154,35 @@ impl Linear {
             return Ok((y, LinearTape::default()));
         };
         let low = match drops {
-            Some(drops) => device.matmul(&drops.codes(device, x, &lora.name_a)?, &lora.a)?,
-            None => device.matmul(x, &lora.a)?,
+            Some(of_rows) => {
+                let kept = of_rows.codes(device, x, &lora.name_a)?;
+                lora.add_update(device, &mut y, &kept, precision, drops)?
+            }
+            None => lora.add_update(device, &mut y, x, precision, None)?,
         };
-        let low = device.code(&low, lora.a.rows, precision)?;
-        device.scaled_add_matmul(&mut y, lora.scale_with(drops), &low, &lora.b)?;
-        Ok((y, LinearTape { low: Some(low) }))
+        let tape = LinearTape {
+            low: Some(low),
+            inner: None,
+        };
+        Ok((y, tape))
+    }
+
+    /// Its update, where that is a decomposed one.
+    fn decomposition(&self) -> Option<(&Lora, &Magnitudes)> {
+        let lora = self.lora.as_ref()?;
+        Some((lora, lora.magnitudes.as_deref()?))
+    }
+
+    /// Brings what is derived from its update up to the update's values.
+    pub(super) fn measure(
+        &mut self,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<(), KernelError> {
+        match &mut self.lora {
+            Some(lora) => lora.measure(device, &self.weight, precision),
+            None => Ok(()),
+        }
     }
 
     /// Adds the gradients of what is trained, and returns dx `[m, in]`.
@@ -148,16 +195,25 @@ impl Linear {
     ) -> Result<Tensor, KernelError> {
         let d_low = self.own_gradients(run, dy, x, tape)?;
         let (device, precision) = (run.device, run.precision);
-        let mut dx = device.matmul_dx(dy, &self.weight, precision)?;
+        let inner = self.decomposition();
+        let inner = inner.map(|(_, magnitudes)| magnitudes.inner(device, dy));
+        let inner = inner.transpose()?;
+        let of_whole = inner.as_ref().filter(|_| run.drops.is_none());
+        let mut dx = device.matmul_dx(of_whole.unwrap_or(dy), &self.weight, precision)?;
         if let (Some(lora), Some(d_low)) = (&self.lora, d_low) {
-            match run.drops {
-                None => device.add_matmul_dx(&mut dx, &d_low, &lora.a, precision)?,
-                Some(drops) => {
-                    let mut update = device.matmul_dx(&d_low, &lora.a, precision)?;
-                    drops.assign(device, &mut update, &lora.name_a)?;
-                    device.add_assign(&mut dx, &update)?;
-                }
+            let Some(drops) = run.drops else {
+                device.add_matmul_dx(&mut dx, &d_low, &lora.a, precision)?;
+                return Ok(dx);
+            };
+            let mut update = device.matmul_dx(&d_low, &lora.a, precision)?;
+            if let Some(mut share) = inner {
+                device.scaled_add_assign(&mut share, -1.0, dy)?;
+                let share = device.scaled(&share, drops.scale(1.0))?;
+                let share = device.matmul_dx(&share, &self.weight, precision)?;
+                device.add_assign(&mut update, &share)?;
             }
+            drops.assign(device, &mut update, &lora.name_a)?;
+            device.add_assign(&mut dx, &update)?;
         }
         Ok(dx)
     }
@@ -183,7 +239,14 @@ impl Linear {
         let (Some(lora), Some(low)) = (&self.lora, &tape.low) else {
             return Ok(None);
         };
-        let scaled = device.scaled(dy, lora.scale_with(run.drops))?;
+        let scaled = match (&lora.magnitudes, &tape.inner) {
+            (Some(magnitudes), Some(inner)) => {
+                magnitudes.gradient(run, dy, inner)?;
+                let d_inner = magnitudes.inner(device, dy)?;
+                device.scaled(&d_inner, lora.scale_with(run.drops))?
+            }
+            _ => device.scaled(dy, lora.scale_with(run.drops))?,
+        };
         let db = run.weight_gradient(&scaled, low)?;
         let d_low = device.matmul_dx(&scaled, &lora.b, precision)?;
         let da = match run.drops {
@@ -211,6 +274,9 @@ impl Linear {
         if let Some(lora) = &self.lora {
             insert(&lora.name_b, &[lora.b.rows, lora.b.cols])?;
             insert(&lora.name_a, &[lora.a.rows, lora.a.cols])?;
+            if let Some(magnitudes) = &lora.magnitudes {
+                insert(&magnitudes.name, &[lora.b.rows])?;
+            }
         }
         Ok(())
     }

@@ -31,6 +31,7 @@ mod weight_bytes;
 pub use cache::KvCache;
 pub use gradients::{GradientKey, Gradients, TensorUse};
 pub use head::HeadLoss;
+pub use linear::dora::{norms, squared_norms};
 pub use random::StepRegularization;
 pub use serve::{PassInput, PassOutput, StageAdapter, StageRun};
 pub use source::TensorSource;

@@ -474,6 +474,12 @@ impl Stage {
         let _weights = device.account(MemoryPurpose::Weights);
         values
             .all()
-            .try_for_each(|(name, value)| self.set(name, value))
+            .try_for_each(|(name, value)| self.set(name, value))?;
+        let precision = self.options.precisions.activations;
+        let rest = self.rest.iter_mut();
+        let rest = rest.flat_map(|rest| rest.bank.linears_mut());
+        let blocks = self.blocks.iter_mut().flat_map(Block::linears_mut);
+        let mut linears = rest.chain(blocks);
+        linears.try_for_each(|linear| linear.measure(&device, precision))
     }
 }

@@ -72,6 +72,13 @@ fn lora_tensors(config: &DecoderConfig, lora: &LoraSpec) -> Vec<TrainableTensor>
             shape: vec![out, rank],
             place,
         });
+        if lora.use_dora {
+            tensors.push(TrainableTensor {
+                name: Adapter::magnitude_key(&adapted.matrix.module),
+                shape: vec![out],
+                place,
+            });
+        }
     }
     for spec in lora.saved_tensors(config) {
         tensors.push(TrainableTensor {

@@ -313,7 +313,17 @@ fn tape(config: &DecoderConfig, trainable: &Trainable) -> u64 {
             let own = config.projections().into_iter();
             let adapted = own.filter(|projection| lora.targets.contains(projection));
             let [_, rank] = lora.ranks();
-            adapted.count() as u64 * (2 * u64::from(rank) + 4)
+            let factors = adapted.clone().count() as u64 * (2 * u64::from(rank) + 4);
+            // What the magnitudes of DoRA multiply, as f32.
+            let inner = match lora.use_dora {
+                true => {
+                    4 * adapted
+                        .map(|projection| out(config, projection))
+                        .sum::<u64>()
+                }
+                false => 0,
+            };
+            factors + inner
         }
         Trainable::Full | Trainable::Nothing => 0,
     };
@@ -350,6 +360,23 @@ fn logits(config: &DecoderConfig, run: &TrainingRun) -> u64 {
         _ => 0,
     };
     logits + hidden + gradients
+}
+
+/// Columns of the results of a projection, of all chosen experts together.
+fn out(config: &DecoderConfig, projection: Projection) -> u64 {
+    let [hidden, wide, q, kv] = widths(config);
+    match projection {
+        Projection::Q => q,
+        Projection::K | Projection::V => kv,
+        Projection::Qkv => q + 2 * kv,
+        Projection::O => hidden,
+        Projection::Gate | Projection::Up => wide,
+        Projection::GateUp => 2 * wide,
+        Projection::Down => {
+            let experts = config.experts.as_ref();
+            hidden * experts.map_or(1, |experts| 1 + experts.chosen as u64)
+        }
+    }
 }
 
 fn widths(config: &DecoderConfig) -> [u64; 4] {

@@ -15,15 +15,19 @@ use crate::weights::TensorFile;
 pub(super) const CONFIG_FILE: &str = "adapter_config.json";
 /// What PEFT puts before the name of a module.
 const SAVED_PREFIX: &str = "base_model.model.";
+/// What it puts after the name of a module for the magnitudes of DoRA.
+const MAGNITUDES: &str = ".lora_magnitude_vector";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 
-/// A LoRA adapter: each adapted weight W acts as `W + alpha / r * B A`.
+/// A LoRA adapter: each adapted weight W acts as `W + alpha / r * B A`, in DoRA with each row
+/// brought to its magnitude.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
     /// Where it has updates, and of which shape.
     pub lora: LoraSpec,
-    /// The factors, named by [`Adapter::keys`]: A `[r, in]` and B `[out, r]`; and tensors that are
-    /// trained whole, named by [`Adapter::saved_key`].
+    /// The factors, named by [`Adapter::keys`]: A `[r, in]` and B `[out, r]`; the magnitudes of
+    /// DoRA, named by [`Adapter::magnitude_key`]: `[out]`; and tensors that are trained whole,
+    /// named by [`Adapter::saved_key`].
     pub tensors: BTreeMap<String, Tensor>,
 }
 
@@ -44,6 +48,16 @@ impl Adapter {
         ['A', 'B'].map(|side| format!("base_model.model.{module}.lora_{side}.weight"))
     }
 
+    /// The key of the magnitudes `[out]` of a module's rows, where the adapter is one of DoRA.
+    pub fn magnitude_key(module: &str) -> String {
+        format!("{SAVED_PREFIX}{module}{MAGNITUDES}")
+    }
+
+    /// The module to whose magnitudes a key belongs, if it is one of magnitudes.
+    pub fn magnitude_module(key: &str) -> Option<&str> {
+        key.strip_prefix(SAVED_PREFIX)?.strip_suffix(MAGNITUDES)
+    }
+
     /// The module to whose A a key belongs, if it is one of an A.
     pub fn module_of(key: &str) -> Option<&str> {
         let module = key.strip_prefix("base_model.model.")?;
@@ -57,7 +71,12 @@ impl Adapter {
             let [out_dim, in_dim] = matrix.shape;
             let [a, b] = Self::keys(&matrix.module);
             let rank = update.rank as usize;
-            [(a, vec![rank, in_dim]), (b, vec![out_dim, rank])]
+            let magnitudes = lora.use_dora.then(|| {
+                let key = Self::magnitude_key(&matrix.module);
+                (key, vec![out_dim])
+            });
+            let factors = [(a, vec![rank, in_dim]), (b, vec![out_dim, rank])];
+            factors.into_iter().chain(magnitudes)
         };
         let saved = lora.saved_tensors(config).into_iter();
         let saved = saved.map(|spec| (Self::saved_key(&spec.name), spec.shape));

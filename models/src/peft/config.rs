@@ -42,7 +42,7 @@ const READ: [&str; 9] = [
     "modules_to_save",
 ];
 
-/// The remedy for whatever an adapter computes beyond `W + alpha / r * B A`.
+/// The remedy for whatever an adapter computes beyond LoRA and DoRA.
 pub(super) const MERGE: &str = "merge the adapter into the model with PEFT (merge_and_unload), \
     and give the folder of the merged model";
 
@@ -71,7 +71,7 @@ pub(super) fn read(path: &Path, model: &DecoderConfig) -> Result<LoraSpec, Model
                 let kinds = ["gaussian", "orthogonal", "eva"];
                 value.is_boolean() || kinds.iter().any(|kind| value == kind)
             }
-            "use_rslora" => value.is_boolean() || value.is_null(),
+            "use_rslora" | "use_dora" => value.is_boolean() || value.is_null(),
             name => READ.contains(&name) || IGNORED.contains(&name) || is_off(value),
         };
         if !allowed {
@@ -143,6 +143,7 @@ impl ConfigFile<'_> {
             rank: r,
             alpha: lora_alpha,
             is_rank_stabilised: self.object.get("use_rslora") == Some(&Value::Bool(true)),
+            use_dora: self.object.get("use_dora") == Some(&Value::Bool(true)),
             targets,
             exclude: self.modules("exclude_modules")?,
             layers: self.layers()?,

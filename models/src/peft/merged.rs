@@ -3,14 +3,15 @@
 use super::Adapter;
 use crate::error::ModelError;
 use crate::export::ExportSource;
-use crate::weights::{ModelFolder, TakeRows};
+use crate::weights::{ModelFolder, TakeRows, squared_norm};
 
 /// The numbers of a base model, with those of an adapter added: `W + s * (B A)`, where each
 /// module has its own s.
 ///
 /// Each number is computed in f32 (NUMERICS.md, section 1): the products of B's row and A's columns
 /// are added in the order of the rank, from +0, then `s` times the sum is added to W. Each product
-/// and each sum is rounded; none is fused.
+/// and each sum is rounded; none is fused. With DoRA, the row is then multiplied by its magnitude
+/// over its norm.
 #[derive(Clone, Copy, Debug)]
 pub struct MergedModel<'a> {
     /// The base model. Packed weights are decoded first.
@@ -33,6 +34,8 @@ impl ExportSource for MergedModel<'_> {
         let [Some(a), Some(b)] = factors else {
             return self.base.load_rows(name, take);
         };
+        let magnitudes = self.adapter.tensors.get(&Adapter::magnitude_key(module));
+        let magnitudes = magnitudes.map(|m| m.on_host()).transpose()?;
         let (a, b) = (a.on_host()?, b.on_host()?);
         let rank = a.rows_cols().0;
         let scale = self.scale(module);
@@ -40,8 +43,12 @@ impl ExportSource for MergedModel<'_> {
         self.base.load_rows(name, &mut |total, mut rows| {
             let (count, cols) = rows.rows_cols();
             let of_b = b.data()[first * rank..].chunks(rank.max(1));
-            for (row, b) in rows.values_mut()?.chunks_mut(cols.max(1)).zip(of_b) {
+            let merged = rows.values_mut()?.chunks_mut(cols.max(1)).zip(of_b);
+            for (index, (row, b)) in merged.enumerate() {
                 add_row(row, b, a.data(), scale, &mut sums);
+                if let Some(magnitudes) = &magnitudes {
+                    bring_to(row, magnitudes.data()[first + index]);
+                }
             }
             first += count;
             take(total, rows)
@@ -73,9 +80,28 @@ fn add_row(row: &mut [f32], b: &[f32], a: &[f32], scale: f32, sums: &mut Vec<f32
     }
 }
 
+/// Brings a row to a length; a row of zeros stays so.
+fn bring_to(row: &mut [f32], magnitude: f32) {
+    let norm = squared_norm(row).sqrt();
+    if norm > 0.0 {
+        let gain = (f64::from(magnitude) / norm) as f32;
+        row.iter_mut().for_each(|number| *number *= gain);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_is_brought_to_its_magnitude() {
+        let mut row = [3.0, -4.0];
+        bring_to(&mut row, 10.0);
+        assert_eq!(row, [6.0, -8.0]);
+        let mut empty = [0.0, 0.0];
+        bring_to(&mut empty, 10.0);
+        assert_eq!(empty, [0.0, 0.0]);
+    }
 
     #[test]
     fn a_row_gets_its_share_of_the_product() {

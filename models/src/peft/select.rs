@@ -36,6 +36,8 @@ pub struct Selection {
     pub alpha: f64,
     /// `use_rslora`: the scale is `alpha / sqrt(rank)`.
     pub is_rank_stabilised: bool,
+    /// `use_dora`: the rows of adapted matrices have trained magnitudes.
+    pub use_dora: bool,
     /// `target_modules`.
     pub targets: Modules,
     /// `exclude_modules`.
@@ -80,6 +82,7 @@ impl Selection {
             rank,
             alpha,
             is_rank_stabilised: false,
+            use_dora: false,
             targets,
             exclude: None,
             layers: None,
@@ -132,6 +135,7 @@ impl Selection {
             return Err(bad("target_modules", self.targets.shown(), expected));
         };
         spec.saved = saved;
+        spec.use_dora = self.use_dora;
         let unused = matchers.unused(self);
         Ok(Selected { spec, unused })
     }

@@ -131,7 +131,7 @@ pub(super) fn write(
         revision: None,
         target_modules: shape.target_modules,
         task_type: "CAUSAL_LM",
-        use_dora: false,
+        use_dora: lora.use_dora,
         use_rslora: false,
     };
     let mut text = serde_json::to_string_pretty(&written).map_err(ModelError::json(path))?;

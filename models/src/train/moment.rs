@@ -14,6 +14,8 @@ pub enum MomentForm {
     Bits8,
     /// The first alone, as f32; the second is empty.
     FirstF32,
+    /// The first alone, as [`Self::Bits8`] has it; the second is empty.
+    FirstBits8,
     /// Both are empty.
     Neither,
 }
@@ -23,9 +25,14 @@ impl MomentForm {
     pub fn keeps(self, kind: MomentKind) -> bool {
         match self {
             Self::F32 | Self::Bits8 => true,
-            Self::FirstF32 => kind == MomentKind::First,
+            Self::FirstF32 | Self::FirstBits8 => kind == MomentKind::First,
             Self::Neither => false,
         }
+    }
+
+    /// Whether moments are codes of 8 bits, the empty ones too.
+    pub fn is_packed(self) -> bool {
+        matches!(self, Self::Bits8 | Self::FirstBits8)
     }
 
     /// Bytes of both moments of `elements` numbers, to a block.
@@ -35,6 +42,7 @@ impl MomentForm {
             Self::FirstF32 => 4 * elements,
             Self::Neither => 0,
             Self::Bits8 => 2 * (elements + elements.div_ceil(64)),
+            Self::FirstBits8 => elements + elements.div_ceil(64),
         }
     }
 }
@@ -45,7 +53,7 @@ impl MomentForm {
 pub enum Moment {
     /// As f32, in the shape of the tensor; of the shape `[0]` where it is not kept.
     F32(Arc<Tensor>),
-    /// Of [`MomentForm::Bits8`].
+    /// Of [`MomentForm::Bits8`] and [`MomentForm::FirstBits8`].
     Packed(Arc<PackedMoment>),
 }
 
@@ -53,11 +61,9 @@ impl Moment {
     /// A moment of zeros for a tensor of `shape`, on the host.
     pub fn zeros(form: MomentForm, kind: MomentKind, shape: &[usize]) -> Self {
         let shape = if form.keeps(kind) { shape } else { &[0] };
-        match form {
-            MomentForm::F32 | MomentForm::FirstF32 | MomentForm::Neither => {
-                Self::F32(Arc::new(Tensor::zeros(shape)))
-            }
-            MomentForm::Bits8 => Self::Packed(Arc::new(PackedMoment::zeros(kind, shape))),
+        match form.is_packed() {
+            false => Self::F32(Arc::new(Tensor::zeros(shape))),
+            true => Self::Packed(Arc::new(PackedMoment::zeros(kind, shape))),
         }
     }
 

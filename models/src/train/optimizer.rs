@@ -130,11 +130,14 @@ impl RuleStep {
                 SteppedMoments::F32([m, v])
             }
             (Moment::Packed(m), Moment::Packed(v)) => {
-                let Self::AdamW(step) = self else {
-                    panic!("only AdamW has moments in 8 bits");
-                };
                 let [mut m, mut v] = [m, v].map(|moment| (**moment).clone());
-                device.adamw_8bit(step, gradient, &mut value, &mut m, &mut v)?;
+                match self {
+                    Self::AdamW(step) => {
+                        device.adamw_8bit(step, gradient, &mut value, &mut m, &mut v)?;
+                    }
+                    Self::Lion(step) => device.lion_8bit(step, gradient, &mut value, &mut m)?,
+                    Self::Sgd(_) => panic!("gradient descent has no moments in 8 bits"),
+                }
                 SteppedMoments::Packed([m, v])
             }
             _ => panic!("two moments of one tensor have two forms"),

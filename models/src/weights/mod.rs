@@ -16,6 +16,7 @@ mod quantizing;
 mod repacked;
 mod rows;
 mod shards;
+mod squared_norm;
 mod unused;
 
 pub use blocks::{BlockMatrix, StoredForm};
@@ -33,3 +34,4 @@ pub use rows::{TakeRows, check_rows, runs_of_rows};
 pub use safetensors::Dtype;
 #[cfg(feature = "hub")]
 pub(crate) use shards::{Layout, other_weights, shard_names};
+pub(crate) use squared_norm::squared_norm;

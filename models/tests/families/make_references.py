@@ -44,6 +44,8 @@ ADAPTERS = {
         "target_modules": r"model\.layers\.[01]\.(self_attn|mlp)\.(?!gate)(v|up|down)_proj", "lora_alpha": 3,
         "rank_pattern": {"layers.1.self_attn.v_proj": 4},
     },
+    "llama-dora": {"use_dora": True},
+    "phi-dora": {"use_dora": True, "use_rslora": True, "target_modules": ["q_proj", "v_proj", "fc1", "dense"]},
     "llama-saved": {
         "target_modules": ["q_proj", "v_proj", "down_proj"],
         "modules_to_save": ["embed_tokens", "lm_head", "norm", "layers.1.input_layernorm", "layers.1.mlp.up_proj"],
@@ -52,7 +54,8 @@ ADAPTERS = {
 
 FAMILIES = {
     **{name: {**SMALLER, "model_type": "llama", "num_hidden_layers": 3}
-       for name in ADAPTERS},
+       for name in ADAPTERS if name.startswith("llama")},
+    "phi-dora": {**SMALLER, "hidden_size": 32, "model_type": "phi"},
     "llama-yarn": {
         "model_type": "llama", "head_dim": 10, "attention_bias": True, "mlp_bias": True,
         "rope_parameters": {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0,

@@ -118,7 +118,7 @@ fn options_that_change_the_result_are_refused_by_name() {
         Adapter::open(folder.path(), &config)
     };
     for (key, value) in [
-        ("use_dora", json!(true)),
+        ("use_dora", json!("yes")),
         ("lora_bias", json!(true)),
         ("fan_in_fan_out", json!(true)),
         ("bias", json!("all")),

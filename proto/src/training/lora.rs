@@ -21,6 +21,8 @@ pub struct LoraUpdates {
     pub others: Vec<OtherUpdate>,
     /// Modules that are trained whole beside the updates, such as `lm_head`, sorted.
     pub saved: Vec<String>,
+    /// Whether the rows of adapted matrices have trained magnitudes (DoRA).
+    pub use_dora: bool,
 }
 
 /// A matrix whose update is not of the common shape.

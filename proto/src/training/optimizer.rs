@@ -35,6 +35,8 @@ pub enum UpdateRule {
         beta1: F32Bits,
         /// Decay of the momentum.
         beta2: F32Bits,
+        /// How the momentum is kept between two steps.
+        moments: MomentFormat,
     },
     /// Gradient descent.
     Sgd {
@@ -54,19 +56,23 @@ pub enum MomentFormat {
     Bits8,
 }
 
+impl MomentFormat {
+    /// Bytes of one moment of `elements` numbers, without a header.
+    fn bytes(self, elements: u64) -> u64 {
+        match self {
+            Self::F32 => elements.saturating_mul(4),
+            Self::Bits8 => elements.saturating_add(elements.div_ceil(256).saturating_mul(4)),
+        }
+    }
+}
+
 impl UpdateRule {
     /// Bytes of both moments of a tensor of `elements` numbers, without headers. Lion and gradient
     /// descent keep the first alone, or none.
     pub fn moment_bytes(&self, elements: u64) -> u64 {
         match self {
-            Self::AdamW { moments, .. } => match moments {
-                MomentFormat::F32 => elements.saturating_mul(8),
-                MomentFormat::Bits8 => {
-                    let scales = elements.div_ceil(256).saturating_mul(8);
-                    elements.saturating_mul(2).saturating_add(scales)
-                }
-            },
-            Self::Lion { .. } => elements.saturating_mul(4),
+            Self::AdamW { moments, .. } => moments.bytes(elements).saturating_mul(2),
+            Self::Lion { moments, .. } => moments.bytes(elements),
             Self::Sgd { momentum, .. } if momentum.get() == 0.0 => 0,
             Self::Sgd { .. } => elements.saturating_mul(4),
         }
@@ -86,7 +92,7 @@ impl Optimizer {
                 epsilon,
                 ..
             } => [beta1, beta2, epsilon],
-            UpdateRule::Lion { beta1, beta2 } => [beta1, beta2, beta1],
+            UpdateRule::Lion { beta1, beta2, .. } => [beta1, beta2, beta1],
             UpdateRule::Sgd { momentum, .. } => [momentum; 3],
         };
         let all = own

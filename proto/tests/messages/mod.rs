@@ -249,6 +249,7 @@ impl Source {
                 }),
             }),
             saved: self.list(Self::text),
+            use_dora: self.flag(),
         }
     }
 

@@ -8,13 +8,14 @@ use crate::length::{Length, Saves, StepsRule, Warmup};
 use crate::resolved::{Rules, TokenRole};
 
 /// Keys of LoRA.
-const LORA: [&str; 12] = [
+const LORA: [&str; 13] = [
     "lora_r",
     "lora_alpha",
     "lora_dropout",
     "lora_target_modules",
     "lora_target_linear",
     "peft_use_rslora",
+    "peft_use_dora",
     "lora_rank_pattern",
     "lora_alpha_pattern",
     "peft_layers_to_transform",
@@ -150,6 +151,7 @@ fn lora(b: &mut JobBuilder) {
     if !continues || b.has("lora_alpha") {
         common::alpha(b, "lora_alpha", "peft_use_rslora", None);
     }
+    common::dora(b, "peft_use_dora");
     common::shape(b, &SHAPE);
     b.copy("lora_dropout", "lora_dropout");
     common::saved(b, "lora_modules_to_save");

@@ -29,11 +29,17 @@ const ADAMW_8BIT: [&str; 5] = [
 ];
 
 /// Optimizers beside AdamW, and what they lack of its constants.
-const OTHERS: [(&str, &str, &[&str]); 3] = [
+const OTHERS: [(&str, &str, &[&str]); 5] = [
     ("lion_32bit", "lion_32bit", &["adam_epsilon", "adam_eps"]),
     (
         "paged_lion_32bit",
         "lion_32bit",
+        &["adam_epsilon", "adam_eps"],
+    ),
+    ("lion_8bit", "lion_8bit", &["adam_epsilon", "adam_eps"]),
+    (
+        "paged_lion_8bit",
+        "lion_8bit",
         &["adam_epsilon", "adam_eps"],
     ),
     (
@@ -83,19 +89,42 @@ pub fn optimizer(b: &mut JobBuilder, key: &str, default: &str) {
     } else {
         b.refuse(
             key,
-            "it is none of AdamW, Lion and SGD: set adamw_torch, adamw_8bit, lion_32bit or sgd",
-            Some("adamw_torch"),
+            "it is none of AdamW, Lion and SGD: set adamw_torch, adamw_8bit, lion_32bit, lion_8bit \
+             or sgd",
+            Some(instead_of(name)),
         );
         return;
     };
     let how = match own {
         "adamw_8bit" if given.is_some() => "AdamW with states of 8 bits, as NUMERICS.md says",
+        "lion_8bit" => "Lion with a state of 8 bits, as NUMERICS.md says",
         "lion_32bit" | "sgd" => "",
         _ => "AdamW",
     };
     match given {
         Some(_) => b.put("optimizer", own, b.from(key, how)),
         None => b.default("optimizer", own, key),
+    }
+}
+
+/// What to set in place of an optimizer that is not computed: one that takes as little memory.
+fn instead_of(name: &str) -> &'static str {
+    let small = [
+        "4bit",
+        "8bit",
+        "adafactor",
+        "came",
+        "galore",
+        "apollo",
+        "lomo",
+        "low_bit",
+    ];
+    if name.contains("lion") {
+        "lion_32bit"
+    } else if small.iter().any(|part| name.contains(part)) {
+        "adamw_8bit"
+    } else {
+        "adamw_torch"
     }
 }
 
@@ -211,6 +240,13 @@ pub fn alpha(b: &mut JobBuilder, key: &str, rslora: &str, default: Option<f64>) 
     }
     if b.flag(rslora) == Some(true) {
         b.put("peft_use_rslora", true, b.from(rslora, ""));
+    }
+}
+
+/// Whether the rows of adapted matrices have trained magnitudes (DoRA).
+pub fn dora(b: &mut JobBuilder, key: &str) {
+    if b.flag(key) == Some(true) {
+        b.put("peft_use_dora", true, b.from(key, ""));
     }
 }
 

@@ -6,12 +6,13 @@ use crate::Files;
 use crate::builder::JobBuilder;
 
 /// Keys of LoRA.
-const LORA: [&str; 7] = [
+const LORA: [&str; 8] = [
     "lora_rank",
     "lora_alpha",
     "lora_dropout",
     "lora_target",
     "use_rslora",
+    "use_dora",
     "additional_target",
     "adapter_name_or_path",
 ];
@@ -96,6 +97,7 @@ fn lora(b: &mut JobBuilder) {
     if !continues || b.has("lora_alpha") {
         common::alpha(b, "lora_alpha", "use_rslora", Some(2.0 * rank));
     }
+    common::dora(b, "use_dora");
     b.copy("lora_dropout", "lora_dropout");
     common::targets(b, "lora_target", None);
     common::saved(b, "additional_target");

@@ -9,12 +9,13 @@ use crate::length::{Length, Saves, StepsRule, Warmup};
 use crate::resolved::Rules;
 
 /// Keys of LoRA.
-const LORA: [&str; 5] = [
+const LORA: [&str; 6] = [
     "model.lora_attn_modules",
     "model.apply_lora_to_mlp",
     "model.lora_rank",
     "model.lora_alpha",
     "model.lora_dropout",
+    "model.use_dora",
 ];
 
 /// Where optimizers come from.
@@ -95,6 +96,13 @@ fn lora(b: &mut JobBuilder) {
     b.copy_or("model.lora_rank", "lora_r", 8);
     b.copy_or("model.lora_alpha", "lora_alpha", 16);
     b.copy("model.lora_dropout", "lora_dropout");
+    common::dora(b, "model.use_dora");
+    let drops = b.number("model.lora_dropout").unwrap_or(0.0) > 0.0;
+    if drops && b.flag("model.use_dora") == Some(true) {
+        let remedy = "with DoRA torchtune drops inputs of the adapter alone, PEFT and Concord \
+                      those of the matrix, too";
+        b.refuse("model.lora_dropout", remedy, Some("0"));
+    }
     let key = "model.lora_attn_modules";
     let Some(mut names) = b.names(key) else {
         return b.missing(key, "name projections");

@@ -6,11 +6,12 @@ use crate::builder::JobBuilder;
 use crate::resolved::TokenRole;
 
 /// Keys of LoRA.
-const LORA: [&str; 6] = [
+const LORA: [&str; 7] = [
     "lora_r",
     "lora_alpha",
     "lora_target_modules",
     "use_rslora",
+    "use_dora",
     "lora_modules_to_save",
     "lora_dropout",
 ];
@@ -57,6 +58,7 @@ pub fn read(b: &mut JobBuilder) {
 fn lora(b: &mut JobBuilder) {
     b.copy_or("lora_r", "lora_r", 16);
     common::alpha(b, "lora_alpha", "use_rslora", Some(32.0));
+    common::dora(b, "use_dora");
     common::targets(b, "lora_target_modules", Some(&["q_proj", "v_proj"]));
     b.copy_or("lora_dropout", "lora_dropout", 0.05);
     common::saved(b, "lora_modules_to_save");

@@ -9,12 +9,13 @@ use crate::length::Saves;
 use crate::resolved::Rules;
 
 /// Keys of LoRA.
-const LORA: [&str; 5] = [
+const LORA: [&str; 6] = [
     "lora.lora_r",
     "lora.lora_alpha",
     "lora.lora_dropout",
     "lora.target_modules",
     "lora.use_rslora",
+    "lora.use_dora",
 ];
 
 pub fn read(b: &mut JobBuilder) {
@@ -102,6 +103,7 @@ fn adapter(b: &mut JobBuilder) -> bool {
             b.copy_or("lora.lora_r", "lora_r", 16);
             common::alpha(b, "lora.lora_alpha", "lora.use_rslora", Some(16.0));
             b.copy("lora.lora_dropout", "lora_dropout");
+            common::dora(b, "lora.use_dora");
             common::targets(b, "lora.target_modules", None);
         }
     }

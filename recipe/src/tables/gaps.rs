@@ -41,11 +41,7 @@ pub const EVALUATION: Treat = Unless {
 };
 
 /// DoRA.
-pub const DORA: Treat = Unless {
-    values: OFF,
-    else_: "DoRA is another adapter, which is not computed: train LoRA",
-    set: "false",
-};
+pub const DORA: Treat = Read("`peft_use_dora`");
 
 /// LoftQ, PiSSA and other ways to begin an adapter.
 pub const FIRST_VALUES: Treat = Unless {

@@ -47,7 +47,7 @@ const fn row(keys: &'static str, treat: Treat) -> KeyRow {
 }
 
 /// Concord's own keys at the top of a file.
-pub const OWN_KEYS: [&str; 63] = [
+pub const OWN_KEYS: [&str; 64] = [
     "base_model",
     "load_in_4bit",
     "bnb_4bit_quant_type",
@@ -63,6 +63,7 @@ pub const OWN_KEYS: [&str; 63] = [
     "lora_rank_pattern",
     "lora_alpha_pattern",
     "peft_use_rslora",
+    "peft_use_dora",
     "lora_dropout",
     "lora_modules_to_save",
     "initial_adapter",

@@ -26,7 +26,8 @@ pub(super) const ROWS: [KeyRow; 49] = [
     row("model.lora_rank", Read("`lora_r`; 8 if absent")),
     row("model.lora_alpha", Read("`lora_alpha`; 16 if absent")),
     row("model.lora_dropout", gaps::DROPOUT),
-    row("model.use_dora", gaps::DORA),
+    row("model.use_dora", Read("`peft_use_dora`; refused with dropout, which torchtune has on \
+        the adapter alone")),
     row("model.quantize_base", Read("`load_in_4bit`")),
     row("model.image_size", gaps::MEDIA),
     row("model.encoder_trainable model.decoder_trainable model.fusion_trainable",

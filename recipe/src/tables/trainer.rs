@@ -21,7 +21,7 @@ pub(super) const ROWS: [KeyRow; 39] = [
     row("adam_beta2", Same("adam_beta2")),
     row("adam_epsilon", Same("adam_epsilon")),
     row("max_grad_norm", Same("max_grad_norm")),
-    row("optim", Read("`adamw_*` is AdamW, with 8bit `adamw_8bit`; `lion_32bit`, `sgd`")),
+    row("optim", Read("`adamw_*` is AdamW, with 8bit `adamw_8bit`; `lion_*`, `sgd`")),
     row("optim_args optim_target_modules", gaps::OTHER_OPTIMIZERS),
     row("seed", Same("seed")),
     row("data_seed", Unless { values: &["42", ""], set: "null",

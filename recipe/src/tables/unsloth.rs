@@ -42,7 +42,7 @@ pub(super) const ROWS: [KeyRow; 37] = [
         absent")),
     row("training.train_on_completions", Read("true: answers alone are learnt")),
     row("training.weight_decay", Read("`weight_decay`, which norms and biases do not have")),
-    row("training.optim", Read("`adamw_*` is AdamW; adamw_8bit if absent; `lion_32bit`, `sgd`")),
+    row("training.optim", Read("`adamw_*` is AdamW; adamw_8bit if absent; `lion_*`, `sgd`")),
     row("training.lr_scheduler_type", Read("`lr_scheduler`, from rate 0: linear if absent")),
     row("training.warmup_steps", Read("`warmup_steps`")),
     row("training.warmup_ratio", Read("`warmup_steps` is the share, rounded up")),

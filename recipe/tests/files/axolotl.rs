@@ -163,7 +163,7 @@ fn axolotl_qlora() {
     let text = AXOLOTL
         .replace(
             "adapter: lora",
-            "adapter: qlora\nload_in_4bit: true\npeft_use_rslora: true",
+            "adapter: qlora\nload_in_4bit: true\npeft_use_rslora: true\npeft_use_dora: true",
         )
         .replace(
             "warmup_ratio: 0.1",
@@ -177,6 +177,7 @@ fn axolotl_qlora() {
             ("load_in_4bit", "true"),
             ("lora_alpha", "32"),
             ("peft_use_rslora", "true"),
+            ("peft_use_dora", "true"),
             ("min_lr_ratio", "0.1"),
             ("max_steps", "50"),
         ],
@@ -189,6 +190,32 @@ fn axolotl_qlora() {
     assert_eq!(rules.length.steps(1_000, 2, 2), Some(50));
     let bare = job(&AXOLOTL.replace("adapter: lora", "adapter: qlora"));
     assert!(problems(&bare).contains(&("adapter", Some("adapter=lora"))));
+}
+
+#[test]
+fn optimizers_that_are_not_computed_are_refused_with_one_that_is() {
+    let with = |name: &str| AXOLOTL.replace("optimizer: adamw_8bit", &format!("optimizer: {name}"));
+    for (name, own) in [
+        ("lion_8bit", "lion_8bit"),
+        ("paged_lion_8bit", "lion_8bit"),
+        ("paged_adamw_32bit", "adamw_torch"),
+    ] {
+        values(&job(&with(name)), &[("optimizer", own)]);
+    }
+    for (name, instead) in [
+        ("adafactor", "adamw_8bit"),
+        ("adamw_torch_4bit", "adamw_8bit"),
+        ("ademamix_8bit", "adamw_8bit"),
+        ("rmsprop", "adamw_torch"),
+        ("lion_pytorch", "lion_32bit"),
+    ] {
+        let set = format!("optimizer={instead}");
+        let found = job(&with(name));
+        assert!(
+            problems(&found).contains(&("optimizer", Some(&*set))),
+            "{name}"
+        );
+    }
 }
 
 #[test]

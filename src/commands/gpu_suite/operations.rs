@@ -3,7 +3,7 @@
 use concord_kernels::coded::Precision;
 use concord_kernels::ops::sample::Sampling;
 use concord_kernels::ops::{
-    Activation, AdamStep, Atoms, AttentionShape, CodedKv, Columns, RouterKind, Routing,
+    Activation, AdamStep, Atoms, AttentionShape, CodedKv, Columns, LionStep, RouterKind, Routing,
 };
 use concord_kernels::tables::{FrequencyScaling, RopeTable};
 use concord_kernels::{KernelError, MomentKind, PackedMoment, Tensor};
@@ -153,6 +153,12 @@ fn elementwise(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError>
     })?;
     bench.time("scaled", &shape, memory(len, 2 * F32), || {
         device.scaled(&b, 0.5).map(drop)
+    })?;
+    bench.time("products", &shape, memory(len, 3 * F32), || {
+        device.products(&b, &b).map(drop)
+    })?;
+    bench.time("scaled_columns", &shape, memory(len, 2 * F32), || {
+        device.scaled_columns(&b, &bias).map(drop)
     })?;
     bench.time("put_rows", &shape, memory(len, 2 * F32), || {
         device.put_rows(&mut a, 0, &b)
@@ -442,6 +448,18 @@ fn optimizer(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     let work = memory(s.parameters, 4 * F32);
     bench.time("adamw_8bit", &text, work, || {
         device.adamw_8bit(&step, &gradient, &mut value, &mut m, &mut v)
+    })?;
+    let step = LionStep {
+        gradient_scale: 1e-3,
+        learning_rate: 1e-4,
+        beta1: 0.9,
+        beta2: 0.99,
+        weight_decay: 0.01,
+    };
+    // As above, with the byte of one moment.
+    let work = memory(s.parameters, 3 * F32 + 2);
+    bench.time("lion_8bit", &text, work, || {
+        device.lion_8bit(&step, &gradient, &mut value, &mut m)
     })
 }
 

@@ -108,6 +108,7 @@ fn in_words(model: &PlannedModel, run: &TrainingRun) -> String {
         MomentForm::F32 => "",
         MomentForm::Bits8 => ", moments in 8 bits",
         MomentForm::FirstF32 => ", one moment",
+        MomentForm::FirstBits8 => ", one moment in 8 bits",
         MomentForm::Neither => ", no moments",
     };
     format!(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail};
 use concord_data::{DataLoader, DatasetKind, DatasetSource, Grouping};
 use concord_kernels::{Device, MomentKind, Tensor};
-use concord_models::decoder::{LoraSpec, TrainableTensor};
+use concord_models::decoder::{LoraSpec, TrainableTensor, norms, squared_norms};
 use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
 use concord_models::train::lora_init;
@@ -412,7 +412,7 @@ fn initial_state(
             (given, _) => {
                 let mut value = match given {
                     Some(given) => given[&tensor.name].clone(),
-                    None => lora_init(tensor, index, job.seed),
+                    None => first_value(folder, tensor, index, job.seed)?,
                 };
                 Device::Reference.canonicalise(&mut [(&tensor.name, &mut value)])?;
                 blobs.bytes(tensor_blob::encode(&value)?)
@@ -427,6 +427,22 @@ fn initial_state(
         });
     }
     Ok(blobs.value(&StateManifest { step: 0, entries }))
+}
+
+/// The value of a tensor of a fresh adapter: magnitudes leave the matrix as it is.
+fn first_value(
+    folder: &ModelFolder,
+    tensor: &TrainableTensor,
+    index: usize,
+    seed: u64,
+) -> anyhow::Result<Tensor> {
+    match Adapter::magnitude_module(&tensor.name) {
+        None => Ok(lora_init(tensor, index, seed)),
+        Some(module) => {
+            let squares = squared_norms(folder, &format!("{module}.weight"))?;
+            Ok(norms(&squares))
+        }
+    }
 }
 
 /// What is to be known of the adapter that the training starts from, and of the one it makes.

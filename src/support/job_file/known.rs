@@ -118,8 +118,9 @@ const fn key(
     }
 }
 
-/// Names of other tools: AdamW, with moments of f32 twice, then of 8 bits; Lion; gradient descent.
-const OPTIMIZERS: [&str; 9] = [
+/// Names of other tools: AdamW, with moments of f32 twice, then of 8 bits; Lion, with a momentum of
+/// f32 twice, then of 8 bits; gradient descent.
+const OPTIMIZERS: [&str; 11] = [
     "adamw_torch",
     "adamw_torch_fused",
     "adamw_8bit",
@@ -128,6 +129,8 @@ const OPTIMIZERS: [&str; 9] = [
     "paged_adamw_8bit",
     "lion_32bit",
     "paged_lion_32bit",
+    "lion_8bit",
+    "paged_lion_8bit",
     "sgd",
 ];
 
@@ -150,7 +153,7 @@ pub(super) const LONGEST: &str = "longest";
 
 /// Every key, in the order of the help page.
 #[rustfmt::skip]
-pub(super) const KEYS: [Key; 94] = [
+pub(super) const KEYS: [Key; 95] = [
     key(Job, "base_model", Model, Refused, "the model that is tuned"),
     key(Job, "load_in_4bit", Flag, Is("false"),
         "whether the matrices of the layers are quantised to 4 bits as they are read: QLoRA; what \
@@ -261,6 +264,8 @@ pub(super) const KEYS: [Key; 94] = [
         "other values of lora_alpha, likewise"),
     key(Job, "peft_use_rslora", Flag, Is("false"),
         "whether updates are scaled by lora_alpha / sqrt(rank) instead"),
+    key(Job, "peft_use_dora", Flag, Is("false"),
+        "whether each row of an adapted matrix is brought to a length that is trained (DoRA)"),
     key(Job, "lora_modules_to_save", NameOrNames, Means("none"),
         "modules that are trained whole beside the adapter, and saved with it: ends of names, such \
          as lm_head, embed_tokens or norm"),
@@ -291,7 +296,7 @@ pub(super) const KEYS: [Key; 94] = [
     key(Job, "optimizer", Words(&OPTIMIZERS), Is("adamw_torch"),
         "AdamW, whose moments lie in memory and in checkpoints as f32 (the first two words), or in \
          8 bits (the next four), by Concord's own definition: NUMERICS.md, section 6; Lion, which \
-         keeps one moment; or gradient descent, which keeps one if there is momentum"),
+         keeps one moment, likewise; or gradient descent, which keeps one if there is momentum"),
     key(Job, "adam_beta1", Share(Ends::Lower), Is("0.9"),
         "decay of AdamW's first moment, or the share of Lion's in its direction"),
     key(Job, "adam_beta2", Share(Ends::Lower), Is("0.999"),

@@ -14,7 +14,7 @@ pub(super) const LORA_R: u32 = 8;
 pub(super) const LORA_ALPHA: f32 = 16.0;
 
 /// Keys of LoRA, which have no effect in a full fine-tune.
-pub(super) const KEYS: [&str; 10] = [
+pub(super) const KEYS: [&str; 11] = [
     "lora_r",
     "lora_alpha",
     "lora_target_modules",
@@ -24,6 +24,7 @@ pub(super) const KEYS: [&str; 10] = [
     "lora_rank_pattern",
     "lora_alpha_pattern",
     "peft_use_rslora",
+    "peft_use_dora",
     "lora_modules_to_save",
 ];
 
@@ -57,6 +58,7 @@ impl LoraKeys {
         let saved = keys.value_if("lora_modules_to_save", modules::texts)?;
         others.saved = saved.unwrap_or_default();
         others.is_rank_stabilised = keys.flag("peft_use_rslora")?;
+        others.use_dora = keys.flag("peft_use_dora")?;
         let given = KEYS[3..].iter().copied();
         let read = Self {
             r: keys.whole_if("lora_r")?,

@@ -5,22 +5,24 @@ use concord_proto::{MomentFormat, UpdateRule};
 use super::keys::Keys;
 
 /// What the words of `optimizer` mean, in the order of the table.
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 11] = [
     Kind::AdamW(MomentFormat::F32),
     Kind::AdamW(MomentFormat::F32),
     Kind::AdamW(MomentFormat::Bits8),
     Kind::AdamW(MomentFormat::Bits8),
     Kind::AdamW(MomentFormat::Bits8),
     Kind::AdamW(MomentFormat::Bits8),
-    Kind::Lion,
-    Kind::Lion,
+    Kind::Lion(MomentFormat::F32),
+    Kind::Lion(MomentFormat::F32),
+    Kind::Lion(MomentFormat::Bits8),
+    Kind::Lion(MomentFormat::Bits8),
     Kind::Sgd,
 ];
 
 #[derive(Clone, Copy)]
 enum Kind {
     AdamW(MomentFormat),
-    Lion,
+    Lion(MomentFormat),
     Sgd,
 }
 
@@ -37,10 +39,11 @@ pub(super) fn rule(keys: &Keys) -> anyhow::Result<UpdateRule> {
             };
             (rule, &["momentum", "nesterov"])
         }
-        Kind::Lion => {
+        Kind::Lion(moments) => {
             let rule = UpdateRule::Lion {
                 beta1: number("adam_beta1")?,
                 beta2: number("adam_beta2")?,
+                moments,
             };
             (rule, &["adam_epsilon", "momentum", "nesterov"])
         }

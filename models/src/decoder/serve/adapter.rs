@@ -24,13 +24,18 @@ impl StageAdapter {
     /// [`Adapter::keys`]. Factors of other layers are ignored, missing ones are zeros.
     ///
     /// # Errors
-    /// [`ModelError::Kernel`] for a factor of another shape or one that is not finite, or where a
-    /// GPU fails.
+    /// [`ModelError::Kernel`] for a factor of another shape or one that is not finite, for DoRA, or
+    /// where a GPU fails.
     pub fn load(
         stage: &Stage,
         spec: &LoraSpec,
         tensors: &BTreeMap<String, Tensor>,
     ) -> Result<Self, ModelError> {
+        if spec.use_dora {
+            let reason = "a DoRA adapter beside others: the norms of its rows need the weights as \
+                          they are stored; merge it into the model (`concord merge`)";
+            return Err(KernelError::DoesNotFit(reason.to_string()).into());
+        }
         let _weights = stage.options.device.account(MemoryPurpose::Weights);
         let loader = Loader { stage, tensors };
         let config = &stage.options.config;
@@ -91,6 +96,7 @@ impl Loader<'_> {
             scale: shape.scale(),
             name_a,
             name_b,
+            magnitudes: None,
         })
     }
 }

@@ -73,19 +73,13 @@ impl PagesPass<'_> {
         let PassContext {
             device, precision, ..
         } = self.context;
-        let mut y = device.matmul(x, &linear.weight)?;
-        if let Some(bias) = &linear.bias {
-            device.add_bias(&mut y, bias)?;
-        }
+        let (mut y, _) = linear.forward(device, x, precision, None)?;
         let mut add = |rows: Range<usize>, x: &Coded, lora: &Lora| {
             let low = device.matmul(x, &lora.a)?;
             let low = device.code(&low, lora.a.rows, precision)?;
             let update = device.matmul(&low, &lora.b)?;
             device.scaled_add_rows(&mut y, rows.start, lora.scale, &update)
         };
-        if let Some(lora) = &linear.lora {
-            add(0..x.rows, x, lora)?;
-        }
         for (rows, adapter) in self.adapted {
             let rows = place(rows.start, rows.len());
             if let (Some(lora), false) = (adapter.update(linear), rows.is_empty()) {

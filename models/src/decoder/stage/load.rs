@@ -17,6 +17,7 @@ use crate::decoder::embedding::Embedding;
 use crate::decoder::feed_forward::FeedForward;
 use crate::decoder::gradients::TensorUse;
 use crate::decoder::head::OutputHead;
+use crate::decoder::linear::dora::{Magnitudes, squared_norms};
 use crate::decoder::linear::{Linear, Lora};
 use crate::decoder::norm::Norm;
 use crate::decoder::qkv::Qkv;
@@ -163,6 +164,10 @@ fn set_linear(
             lora.a = code(options.precisions.activations)?;
         } else if lora.name_b == name {
             lora.b = code(options.precisions.activations)?;
+        } else if let Some(magnitudes) = &mut lora.magnitudes
+            && magnitudes.name == name
+        {
+            magnitudes.trained = value.on_host()?.into_owned();
         }
     }
     Ok(())
@@ -313,14 +318,16 @@ impl Loader<'_> {
             true => Some(self.placed(&bias_name)?),
             false => None,
         };
-        Ok(Linear {
+        let mut linear = Linear {
             weight: self.weight(&name)?,
             bias,
             lora: self.lora(matrix)?,
             trains_weight: self.options.trains(&name),
             name: self.options.trained_name(&name),
             bias_name: self.options.trained_name(&bias_name),
-        })
+        };
+        linear.measure(&self.options.device, self.options.precisions.activations)?;
+        Ok(linear)
     }
 
     fn lora(&self, matrix: &LayerMatrix) -> Result<Option<Lora>, ModelError> {
@@ -336,13 +343,25 @@ impl Loader<'_> {
             Some(value) => device.code(value, shape[1], precision),
             None => device.code(&Tensor::zeros(&shape), shape[1], precision),
         };
+        let is_decomposed = spec.is_some_and(|spec| spec.use_dora);
         Ok(Some(Lora {
+            magnitudes: match is_decomposed {
+                true => Some(Box::new(self.magnitudes(&matrix.module)?)),
+                false => None,
+            },
             a: factor(&name_a, [rank, input])?,
             b: factor(&name_b, [out, rank])?,
             scale: update.scale(),
             name_a,
             name_b,
         }))
+    }
+
+    fn magnitudes(&self, module: &str) -> Result<Magnitudes, ModelError> {
+        let name = Adapter::magnitude_key(module);
+        let squares = squared_norms(self.source, &format!("{module}.weight"))?;
+        let value = self.values.value(&name);
+        Ok(Magnitudes::new(name, squares, value)?)
     }
 
     /// The head. Where it is tied, its codes are made from the embedding, if the stage holds that.
