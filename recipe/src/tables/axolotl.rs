@@ -221,8 +221,8 @@ pub(super) const DATASETS: [KeyRow; 28] = [
         datasets[].train_on_last_step_only", Unless { values: &[""], set: "null",
         else_: "rows are not read so: write them as turns of role and content, and remove it" }),
     row("chat_template", Read("the tokenizer's own, or one that is known by name: chatml, cohere, \
-        gemma, gemma3, llama3, mistral_v1, mistral_v2v3, mistral_v3_tekken, mistral_v7_tekken, phi_3, \
-        phi_35, phi_4, qwen3, qwen_25; others are refused")),
+        gemma, gemma3, llama3, mistral_v1, mistral_v2v3, mistral_v3_tekken, mistral_v7_tekken, \
+        phi_3, phi_35, phi_4, qwen3, qwen_25; others are refused")),
     row("chat_template_jinja", Read("a template of your own")),
     row("eot_tokens", Read("`eot_tokens`: tokens that end turns, beside those of the model")),
     row("chat_template_kwargs default_system_message", Unless { values: &[""],
