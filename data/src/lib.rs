@@ -43,6 +43,7 @@ mod row_example;
 mod rows;
 mod separated_rows;
 mod sequences;
+mod shortened;
 mod source;
 mod split;
 mod text;

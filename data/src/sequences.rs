@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::example::Example;
+use crate::shortened::shortened;
 use crate::source::ExcessLength;
 
 /// Sequences held in memory.
@@ -73,7 +74,7 @@ pub struct DataCounts {
     pub trained: u64,
     /// Tokens of the longest example; 0 for texts that are joined.
     pub longest: u32,
-    /// Examples whose end was cut off.
+    /// Examples whose end was cut off, or the ends of their turns.
     pub truncated: u32,
     /// Examples that were cut into several sequences.
     pub split: u32,
@@ -147,6 +148,13 @@ impl<'a> Sequencer<'a> {
                 true => self.counts.truncated += 1,
                 false => self.counts.skipped += 1,
             },
+            ExcessLength::ShortenTurns => {
+                let short = shortened(example, len);
+                match self.make(&short.ids, &short.mask) {
+                    true => self.counts.truncated += 1,
+                    false => self.counts.skipped += 1,
+                }
+            }
             ExcessLength::Split => {
                 let pieces = example.ids.chunks(len).zip(example.mask.chunks(len));
                 let made = pieces.filter(|(ids, mask)| self.make(ids, mask)).count();
@@ -212,7 +220,9 @@ impl<'a> Sequencer<'a> {
                  left out; {remedy}, remove them, or set another `excess_length_strategy`"
             ));
         }
-        match counts.truncated + skipped == all {
+        // Where turns are shortened, answers may have their ends.
+        let is_cut = self.excess != ExcessLength::ShortenTurns;
+        match is_cut && counts.truncated + skipped == all {
             true => Err(format!(
                 "none of {all} examples fits sequence_len = {len} whole, so no end of an answer \
                  would be learnt; {remedy}"

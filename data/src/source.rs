@@ -139,6 +139,8 @@ pub enum ExcessLength {
     /// Its end is cut off.
     #[default]
     Truncate,
+    /// The end of each question and of each answer is cut off, by LLaMA-Factory's rule.
+    ShortenTurns,
     /// It is left out.
     Drop,
     /// It becomes several sequences.

@@ -64,6 +64,8 @@ pub enum TooLong {
     Refuse,
     /// It becomes several sequences.
     Split,
+    /// The end of each question and of each answer is cut off.
+    ShortenTurns,
 }
 
 /// One data set.
@@ -85,12 +87,17 @@ pub struct Dataset {
     pub data_files: Vec<String>,
     /// Which rows, as Hugging Face's data sets write it: `train`, `train[:10%]`.
     pub split: Option<String>,
+    /// The split where none is given and the set is not a single file; `train` where this is
+    /// `None`.
+    pub usual_split: Option<&'static str>,
     /// What its rows are.
     pub kind: RowKind,
     /// Columns by what they hold (`instruction`, `input`, `output`, `system`, `messages`, `text`,
     /// `prompt`, `completion`) and names within a turn (`role`, `content`), where they differ from
     /// the usual.
     pub fields: BTreeMap<&'static str, String>,
+    /// Names within a turn by what the chat template calls them, beside `role` and `content`.
+    pub properties: BTreeMap<String, String>,
     /// How an instruction and its input are written, with `{instruction}` and `{input}` in it.
     pub format: Option<String>,
     /// The same for rows without an input.
@@ -134,8 +141,10 @@ impl Dataset {
             revision: None,
             data_files: Vec::new(),
             split: None,
+            usual_split: None,
             kind,
             fields: BTreeMap::new(),
+            properties: BTreeMap::new(),
             format: None,
             no_input_format: None,
             roles: BTreeMap::new(),

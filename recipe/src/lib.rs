@@ -105,7 +105,8 @@ pub fn resolve(text: &str, request: &Request) -> Result<Resolved, NotAJob> {
 /// Fields of rows that the file says to leave out, in a key of Concord's own.
 fn ignore_fields(builder: &mut JobBuilder) {
     if let Some(names) = builder.names("ignore_fields") {
-        for dataset in &mut builder.out.datasets {
+        let sets = &mut builder.out;
+        for dataset in sets.datasets.iter_mut().chain(&mut sets.test_datasets) {
             dataset.ignored.extend(names.iter().cloned());
         }
     }

@@ -80,7 +80,8 @@ pub struct Rules {
     pub evaluations: Option<Saves>,
 }
 
-/// A token that the file names, and that the model's tokenizer must have in that place.
+/// A token that the file names, and that the model's tokenizer must have in that place; or what
+/// else must be so already, since models stay as they are.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expected {
     /// Where the key stands.
@@ -100,6 +101,9 @@ pub enum TokenRole {
     Begin,
     /// The token that ends one.
     End,
+    /// None: the model's embedding has a row for each token, and their number rounded up to a
+    /// multiple of 32.
+    RowsOf32,
 }
 
 /// A job file of any tool in Concord's terms.
@@ -112,8 +116,12 @@ pub struct Resolved {
     /// Values of Concord's keys, each key once at most. Empty for Concord's own files, which are
     /// read by Concord's own table.
     pub settings: Vec<Setting>,
+    /// The revision of the base model, where that is one of the hub.
+    pub model_revision: Option<Setting>,
     /// The data sets.
     pub datasets: Vec<Dataset>,
+    /// Data sets that are not learnt from: the loss on them is taken.
+    pub test_datasets: Vec<Dataset>,
     /// `None` for Concord's own files.
     pub rules: Option<Rules>,
     /// Tokens that the tokenizer must have.

@@ -1,6 +1,6 @@
 //! Public job files of other tools, which are not in this repository: `CONCORD_RECIPES` names a
-//! folder with a folder of them for each tool. Each is accepted but for its paths, or refused with
-//! every reason at once.
+//! folder with a folder of them for each tool, and LLaMA-Factory's dataset_info.json. Each is
+//! accepted but for its paths, or refused with every reason at once.
 
 use std::path::{Path, PathBuf};
 
@@ -23,12 +23,15 @@ fn every_public_file_is_accepted_or_refused_in_one_answer() {
         println!("skipped: public job files, because CONCORD_RECIPES names no folder of them");
         return;
     };
+    let info = std::fs::read_to_string(Path::new(&dir).join("dataset_info.json"));
+    let beside = |_: &str| info.as_ref().cloned().map_err(|error| error.to_string());
     for tool in Tool::ALL {
         for path in files(&Path::new(&dir).join(tool.word())) {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             let text = std::fs::read_to_string(&path).unwrap();
             let asked = Request {
                 tool: Some(tool),
+                files: &beside,
                 ..Request::default()
             };
             let job = match resolve(&text, &asked) {
@@ -55,7 +58,7 @@ fn every_public_file_is_accepted_or_refused_in_one_answer() {
             let asked = Request {
                 tool: Some(tool),
                 sets: &sets,
-                ..Request::default()
+                files: &beside,
             };
             let again = resolve(&text, &asked).unwrap();
             assert_eq!(again.remedies(), [""; 0], "{name}");

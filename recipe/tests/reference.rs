@@ -33,10 +33,11 @@ What is kept of each tool:
   where the last step of an epoch would be smaller, it takes rows of the next.
 * **Warm-up** begins at rate 0, so the first step changes nothing; a share is rounded up, by Axolotl
   down.
-* **Weight decay** leaves out norms and biases. An adapter has neither; a full fine-tune with decay
-  is refused.
+* **Weight decay** leaves out norms and biases, by `weight_decay_exempt`; torchtune's does not.
 * **The base in 4 bits** is NF4 as bitsandbytes makes it, without quantising its scales again; in 8
   bits it is GGUF's Q8_0, not LLM.int8().
+* **Data sets to be evaluated** are read by the keys of those that are learnt from: Axolotl's
+  `test_datasets` by those of `datasets`, torchtune's `dataset_val` by those of `dataset`.
 * **The order of rows** is shuffled by the seed, and is not the order that torch draws.
 ";
 

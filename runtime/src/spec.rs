@@ -123,8 +123,8 @@ pub fn served_lora(updates: &LoraUpdates) -> Result<LoraSpec, RuntimeError> {
         None => lora(updates),
         Some(module) => Err(RuntimeError::Unsupported(format!(
             "the adapter has a copy of {module} (modules_to_save), and can be used alone, not \
-             beside others: merge it into the model with PEFT (merge_and_unload), or use `concord \
-             generate` and `concord chat`"
+             beside others: serve what `concord merge` makes of it, or use `concord generate` and \
+             `concord chat`"
         ))),
     }
 }

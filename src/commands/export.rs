@@ -1,13 +1,14 @@
 //! `concord export`: a model, or a base model with an adapter, as a GGUF file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context, bail};
 use concord_models::export::{GgufKind, gguf_note, write_gguf};
 use serde_json::json;
 
 use crate::support::output::Output;
 use crate::support::tuned_model::{self, TunedModelArgs};
-use crate::support::{bytes, new_output};
+use crate::support::{bytes, model_card, new_output};
 
 /// Options of `concord export`.
 #[derive(clap::Args)]
@@ -22,7 +23,7 @@ pub struct ExportArgs {
     /// How numbers are written.
     #[arg(long, value_name = "TYPE")]
     gguf: GgufName,
-    /// The file to write. What is there already is not replaced.
+    /// The file to write; its model card is FILE.md. What is there already is not replaced.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 }
@@ -68,6 +69,14 @@ pub fn run(args: &ExportArgs, output: &Output) -> anyhow::Result<()> {
         eprintln!("note: {note}");
     }
     let kind = args.gguf.kind();
+    let card = card_path(&args.output);
+    if card.symlink_metadata().is_ok() {
+        bail!(
+            "--output: {} is there already, and is not replaced: choose another place",
+            card.display()
+        );
+    }
+    let card_text = model_card::exported(&model, kind.name())?;
     let name = model.dir().file_name().unwrap_or_default();
     let name = name.to_string_lossy().trim_end_matches(".gguf").to_string();
     let bar = tuned_model::bar(output);
@@ -83,16 +92,26 @@ pub fn run(args: &ExportArgs, output: &Output) -> anyhow::Result<()> {
     });
     bar.finish_and_clear();
     let written = written?;
+    let cannot = || format!("cannot write {}", card.display());
+    std::fs::write(&card, card_text).with_context(cannot)?;
     let text = format!(
-        "{} written as {}: {}",
+        "{} written as {}: {}, and its model card {}",
         bytes::size(written),
         kind.name(),
-        args.output.display()
+        args.output.display(),
+        card.display()
     );
     let object = json!({
         "event": "exported", "output": args.output, "bytes": written, "gguf": kind.name(),
-        "merged": is_merged,
+        "merged": is_merged, "card": card,
     });
     output.result(&text, &object);
     Ok(())
+}
+
+/// The model card of a GGUF file: its name, with `.md` behind it.
+fn card_path(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_os_string();
+    name.push(".md");
+    name.into()
 }

@@ -52,6 +52,29 @@ impl LoadInArgs {
     }
 }
 
+/// The option of [`LoadInArgs`] for a format.
+pub fn option(format: QuantFormat) -> &'static str {
+    match format {
+        QuantFormat::Nf4 => "--load-in-4bit",
+        QuantFormat::Q4K => "--load-in-4bit=q4_k",
+        QuantFormat::Q8_0 => "--load-in-8bit",
+    }
+}
+
+/// What the base model of a job was quantised to, by its keys and their values as text.
+pub fn of_settings(settings: &[(String, String)]) -> Option<QuantFormat> {
+    let is = |key: &str, value: &str| {
+        let mut settings = settings.iter();
+        settings.any(|(name, text)| name == key && text.trim_matches('"') == value)
+    };
+    match (is("load_in_4bit", "true"), is("load_in_8bit", "true")) {
+        (true, _) if is("bnb_4bit_quant_type", "q4_k") => Some(QuantFormat::Q4K),
+        (true, _) => Some(QuantFormat::Nf4),
+        (false, true) => Some(QuantFormat::Q8_0),
+        (false, false) => None,
+    }
+}
+
 /// Opens a model, to be quantised as it is read where `format` says so.
 ///
 /// # Errors

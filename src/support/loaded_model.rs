@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use concord_kernels::Device;
 use concord_kernels::coded::Precision;
+use concord_kernels::packed::QuantFormat;
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::{Precisions, Stage, StageOptions};
 use concord_models::generation_config::GenerationConfig;
@@ -18,6 +19,7 @@ use concord_text::TextTokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::support::device::DeviceArgs;
+use crate::support::job_mark::Mark;
 use crate::support::kv_cache::KvCacheArgs;
 use crate::support::load_in::{self, LoadInArgs};
 
@@ -110,7 +112,7 @@ impl ModelArgs {
         let adapter = adapter
             .map(|path| {
                 let adapter = Adapter::open(&path, folder.config())?;
-                note_base(&path, folder.dir())?;
+                note_base(&path, folder.dir(), self.load_in.format())?;
                 anyhow::Ok(adapter)
             })
             .transpose()?;
@@ -123,13 +125,25 @@ impl ModelArgs {
     }
 }
 
-/// Tells on stderr that an adapter was made for another model, by its name.
+/// Tells on stderr that an adapter was made for another model, by its name; or for the same one,
+/// quantised otherwise than to `load_in`, where the folder is that of a job.
 ///
 /// # Errors
 /// Where its `adapter_config.json` cannot be read.
-pub fn note_base(adapter: &Path, model: &Path) -> anyhow::Result<()> {
+pub fn note_base(adapter: &Path, model: &Path, load_in: Option<QuantFormat>) -> anyhow::Result<()> {
     if let Some(note) = Adapter::base_note(adapter, model)? {
         eprintln!("note: {note}");
+    }
+    // A mark that cannot be read is looked at where the folder is written.
+    let mark = Mark::read(adapter).ok().flatten();
+    let trained = mark.and_then(|mark| load_in::of_settings(&mark.settings));
+    if let Some(trained) = trained.filter(|trained| Some(*trained) != load_in) {
+        eprintln!(
+            "note: {} was trained on a base model that was quantised as it was read: {} takes the \
+             same",
+            adapter.display(),
+            load_in::option(trained)
+        );
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use concord_proto::AdapterSpec;
 use concord_verify::training::bundle::Bundle;
 
 use crate::support::job_file::JobFile;
+use crate::support::load_in;
 use crate::support::output::counted;
 use crate::support::tuned_model::TunedModel;
 
@@ -25,6 +26,8 @@ enum CardKind {
     Merged,
     /// A model whose numbers were written again.
     Converted,
+    /// A GGUF file.
+    Gguf,
 }
 
 /// What a card says.
@@ -48,11 +51,17 @@ pub fn of_job(job: &JobFile, bundle: &Bundle) -> String {
         };
         format!("`{name}` ({})", source.kind.name())
     });
-    let rows = vec![
+    let mut rows = vec![
         ("data", data.collect::<Vec<String>>().join(", ")),
         ("sequence_len", job.sequence_len.to_string()),
         ("seed", job.seed.to_string()),
     ];
+    if let Some(format) = job.load_in {
+        rows.push((
+            "base model read with",
+            format!("`{}`", load_in::option(format)),
+        ));
+    }
     let kind = match bundle.spec.adapter {
         AdapterSpec::Full => CardKind::Tuned,
         AdapterSpec::Lora { .. } => CardKind::Adapter,
@@ -72,6 +81,26 @@ pub fn of_job(job: &JobFile, bundle: &Bundle) -> String {
 /// # Errors
 /// Where the adapter has a proof that cannot be read.
 pub fn merged(model: &TunedModel) -> anyhow::Result<String> {
+    let kind = match model.adapter {
+        Some(_) => CardKind::Merged,
+        None => CardKind::Converted,
+    };
+    of_tuned(model, kind, Vec::new())
+}
+
+/// The card of a GGUF file whose numbers are of `form`.
+///
+/// # Errors
+/// As [`merged`].
+pub fn exported(model: &TunedModel, form: &str) -> anyhow::Result<String> {
+    of_tuned(model, CardKind::Gguf, vec![("numbers", form.to_string())])
+}
+
+fn of_tuned(
+    model: &TunedModel,
+    kind: CardKind,
+    mut rows: Vec<(&'static str, String)>,
+) -> anyhow::Result<String> {
     let proof = model.dir().join(PROOF);
     let bundle = match proof.is_dir() {
         true => Some(Bundle::read_dir(&proof)?),
@@ -79,15 +108,12 @@ pub fn merged(model: &TunedModel) -> anyhow::Result<String> {
     };
     let base = model.base.dir().to_string_lossy();
     let adapter = (model.adapter.as_ref()).map(|(dir, _)| last(&dir.to_string_lossy()));
-    let rows = adapter.clone().map(|name| ("adapter", format!("`{name}`")));
+    rows.extend(adapter.iter().map(|name| ("adapter", format!("`{name}`"))));
     let card = ModelCard {
-        kind: match adapter {
-            Some(_) => CardKind::Merged,
-            None => CardKind::Converted,
-        },
+        kind,
         base: &base,
         bundle: bundle.as_ref(),
-        rows: rows.into_iter().collect(),
+        rows,
     };
     Ok(card.text(&adapter.unwrap_or_else(|| last(&base))))
 }
@@ -102,6 +128,7 @@ impl ModelCard<'_> {
             CardKind::Tuned => format!("A full fine-tune of `{shown}`"),
             CardKind::Converted => format!("`{shown}`, written anew, maybe in another dtype"),
             CardKind::Merged => format!("`{shown}` with a LoRA adapter merged into it"),
+            CardKind::Gguf => format!("A GGUF file of `{shown}`{}", self.merged_words()),
         };
         let _ = write!(text, "\n# {name}\n\n{what}, written by Concord.\n");
         let mut rows = vec![("base model", format!("`{shown}`"))];
@@ -115,6 +142,14 @@ impl ModelCard<'_> {
         text
     }
 
+    /// Whether the rows name an adapter, in words.
+    fn merged_words(&self) -> &'static str {
+        match self.rows.iter().any(|(name, _)| *name == "adapter") {
+            true => " with a LoRA adapter merged into it",
+            false => "",
+        }
+    }
+
     /// What the hub reads.
     fn front(&self, base: Option<&str>) -> String {
         let (library, relation) = match self.kind {
@@ -122,6 +157,7 @@ impl ModelCard<'_> {
             CardKind::Tuned | CardKind::Converted | CardKind::Merged => {
                 ("transformers", "finetune")
             }
+            CardKind::Gguf => ("gguf", "quantized"),
         };
         let mut text = format!("---\nlibrary_name: {library}\npipeline_tag: text-generation\n");
         if let Some(base) = base {
@@ -144,6 +180,10 @@ impl ModelCard<'_> {
             (CardKind::Converted, _) => {
                 "\n## Verification\n\nThe hash is that of the training, whose folder has the \
                  proof and the weights that it is of.\n"
+            }
+            (CardKind::Gguf, _) => {
+                "\n## Verification\n\nThe hash is that of the training, whose folder has the \
+                 proof.\nExporting it again gives the same bytes.\n"
             }
             (CardKind::Merged, _) => {
                 "\n## Verification\n\nThe hash is that of the training of the adapter, whose \

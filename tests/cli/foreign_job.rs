@@ -100,6 +100,59 @@ fn a_file_of_another_tool_is_the_job_in_concords_keys() {
 }
 
 #[test]
+fn the_test_split_of_another_tools_file_is_evaluated() {
+    let case = Case::new();
+    let sets = case.0.file("sets");
+    fs::create_dir(&sets).unwrap();
+    let words = |count: usize| (0..count).map(|i| format!("w{} ", 3 + i % 29)).collect();
+    let [train, test]: [String; 2] = [words(200), words(40)];
+    fs::write(sets.join("train.txt"), train.trim()).unwrap();
+    fs::write(sets.join("test.txt"), test.trim()).unwrap();
+    let dir = sets.display();
+    let theirs = case
+        .trl()
+        .replace(&case.path("a.txt"), &dir.to_string())
+        .replace("bf16: true", "bf16: true\neval_strategy: epoch");
+    let ours = case.own().replace("num_epochs: 2", "max_steps: 14");
+    let ours = ours.replace(&format!("{{path: {}", case.path("a.txt")), "{path: SETS");
+    let ours =
+        format!("{ours}test_datasets: [{{path: SETS, type: text, split: test}}]\neval_steps: 7\n");
+    let ours = ours.replace("SETS", &dir.to_string());
+    let ours = ours.replace(
+        "type: text}]\nadapter",
+        "type: text, split: train}]\nadapter",
+    );
+    let id = |text: &str| {
+        let objects = case.train(text, &["--dry-run", "--json"]).good().objects();
+        event(&objects, "dry_run")["job"].clone()
+    };
+    assert_eq!(id(&theirs), id(&ours));
+    let told = case.train(&theirs, &["--explain"]).good().stdout;
+    for words in ["test_datasets[0].split", "7", "1 times an epoch"] {
+        assert!(told.contains(words), "no {words} in\n{told}");
+    }
+    let job = case.0.file("job.yaml");
+    let shown = concord(["data", "preview", arg(&job), "-n", "1"])
+        .good()
+        .stdout;
+    let (learnt, tested) = shown.split_once("held out, and evaluated:").unwrap();
+    assert!(
+        learnt.contains("200 tokens") && tested.contains("40 tokens"),
+        "{shown}"
+    );
+    case.train(&theirs, &["--json", "--checkers", "0"]).good();
+    let log = fs::read_to_string(case.0.file("out").join("log.jsonl")).unwrap();
+    let lines = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let steps: Vec<Value> = lines
+        .filter(|line| line["event"] == "evaluation")
+        .map(|line| line["step"].clone())
+        .collect();
+    assert_eq!(steps, [7, 14]);
+}
+
+#[test]
 fn without_warm_up_all_curves_begin_alike() {
     let case = Case::new();
     let id = |curve: &str| {

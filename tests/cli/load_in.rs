@@ -86,11 +86,43 @@ fn a_job_on_a_quantised_checkpoint_is_the_job_on_its_numbers() {
         let said = concord(["verify", arg(&proof), "--model", arg(&out)]).good();
         let base = format!("quantised to {name} as it was trained on");
         assert!(said.stdout.contains(&base), "{said:#?}");
+        read_otherwise(&out, format);
         // Another model is still found out.
         quantized.write_weights(|_, values| values[0] += 0.5);
         let refused = concord(["verify", arg(&proof), "--model", arg(&out)]);
         refused.refused(&["base_model_name_or_path", "not the model"]);
     }
+}
+
+/// What reads an adapter on a base model that is quantised otherwise says so.
+fn read_otherwise(out: &std::path::Path, format: QuantFormat) {
+    let option = match format {
+        QuantFormat::Nf4 => "--load-in-4bit",
+        QuantFormat::Q4K => "--load-in-4bit=q4_k",
+        QuantFormat::Q8_0 => "--load-in-8bit",
+    };
+    let generate = [
+        "generate",
+        "--model",
+        arg(out),
+        "--prompt",
+        "w3",
+        "--max-tokens",
+        "1",
+    ];
+    let words = format!("quantised as it was read: {option} takes the same");
+    let plain = concord(generate).good();
+    assert!(plain.stderr.contains(&words), "{plain:#?}");
+    let same = concord([&generate[..], &[option]].concat()).good();
+    assert!(
+        !same.stderr.contains("quantised as it was read"),
+        "{same:#?}"
+    );
+    let card = fs::read_to_string(out.join("README.md")).unwrap();
+    assert!(
+        card.contains(&format!("| base model read with | `{option}` |")),
+        "{card}"
+    );
 }
 
 #[test]

@@ -138,6 +138,14 @@ fn a_merged_model_computes_what_its_adapter_does() {
         let args = ["export", arg(&from), "--gguf", kind, "-o", arg(&file)];
         let said = concord(args).good().stdout;
         assert!(said.contains(kind), "{said}");
+        let card = fs::read_to_string(at(&format!("{kind}.gguf.md"))).unwrap();
+        for words in [
+            "library_name: gguf",
+            &format!("| numbers | {kind} |"),
+            "`adapter`",
+        ] {
+            assert!(card.contains(words), "no {words} in\n{card}");
+        }
     }
     let text = |model: PathBuf| {
         let args = [
@@ -162,6 +170,10 @@ fn a_merged_model_computes_what_its_adapter_does() {
         arg(&exported),
     ];
     concord(args).refused(&["f32.gguf", "is there already"]);
+    // Nor is a card replaced.
+    fs::remove_file(&exported).unwrap();
+    concord(args).refused(&["f32.gguf.md", "is there already"]);
+    assert!(!exported.exists());
 }
 
 #[test]

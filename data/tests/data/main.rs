@@ -5,6 +5,7 @@
 
 mod broken;
 mod broken_files;
+mod broken_rows;
 mod chat;
 mod fixtures;
 mod kinds;

@@ -288,6 +288,8 @@ fn long_examples_are_cut_left_out_split_or_refused() {
     let counts = |excess: ExcessLength| load(excess, 5).unwrap().counts;
     let cut = counts(ExcessLength::Truncate);
     assert_eq!((cut.sequences, cut.truncated, cut.longest), (3, 1, 12));
+    // A text is an answer without a question.
+    assert_eq!(counts(ExcessLength::ShortenTurns), cut);
     let dropped = counts(ExcessLength::Drop);
     assert_eq!((dropped.sequences, dropped.dropped), (2, 1));
     let split = load(ExcessLength::Split, 5).unwrap();

@@ -5,7 +5,7 @@ use serde_yaml_ng::Value;
 use super::{axolotl_data, common, evaluation};
 use crate::builder::JobBuilder;
 use crate::length::{Length, Saves, StepsRule, Warmup};
-use crate::resolved::{Rules, TokenRole};
+use crate::resolved::{Expected, Rules, TokenRole};
 
 /// Keys of LoRA.
 const LORA: [&str; 13] = [
@@ -32,8 +32,14 @@ const SHAPE: [(&str, &str); 4] = [
     ("peft_layers_pattern", "peft_layers_pattern"),
 ];
 
-/// Extensions that only make things faster.
-const FAST_PLUGINS: [&str; 4] = ["cut_cross_entropy", "liger", "kernels", "expert_parallel"];
+/// Extensions that only make things faster, or write logs.
+const IDLE_PLUGINS: [&str; 5] = [
+    "cut_cross_entropy",
+    "liger",
+    "kernels",
+    "expert_parallel",
+    "swanlab",
+];
 
 pub fn read(b: &mut JobBuilder) {
     b.copy_or("sequence_len", "sequence_len", 512);
@@ -51,11 +57,13 @@ pub fn read(b: &mut JobBuilder) {
             b.missing(key, "set it");
         }
     }
+    axolotl_data::read(b);
     let has_warmup = schedule(b);
     let warmup = warmup(b, has_warmup);
     let length = length(b);
     let saves = saves(b);
     let evaluations = evaluations(b);
+    measures(b);
     common::kept(b, &["save_total_limit"], 4);
     let is_wanted = b.flag("use_tensorboard") == Some(true);
     common::tensorboard(b, "use_tensorboard", is_wanted);
@@ -67,8 +75,9 @@ pub fn read(b: &mut JobBuilder) {
     });
     b.expect("special_tokens.bos_token", TokenRole::Begin);
     b.expect("special_tokens.eos_token", TokenRole::End);
+    common::model_revision(b, &["revision_of_model", "model_revision"]);
+    overrides(b);
     plugins(b);
-    axolotl_data::read(b);
     b.note(
         "one device is assumed: on more, gradient_accumulation_steps is Axolotl's times their \
          number",
@@ -267,7 +276,7 @@ fn saves(b: &mut JobBuilder) -> Saves {
 
 /// When the loss on held-out rows is taken: each epoch, if the file does not say it.
 fn evaluations(b: &mut JobBuilder) -> Option<Saves> {
-    let holds = evaluation::held_out(b, "val_set_size");
+    let holds = evaluation::held_out(b, "val_set_size", "test_datasets");
     let times = evaluation::times(b, holds, Saves::PerEpoch(1.0));
     if !holds {
         return None;
@@ -288,13 +297,53 @@ fn evaluations(b: &mut JobBuilder) -> Option<Saves> {
     times
 }
 
+/// What is changed of the model: nothing may be.
+fn overrides(b: &mut JobBuilder) {
+    for key in ["model_config", "overrides_of_model_config"] {
+        if b.value(key).is_some_and(|value| !value.is_mapping()) {
+            b.refuse(key, "it is a mapping", Some("null"));
+        }
+    }
+    if b.flag("resize_token_embeddings_to_32x") == Some(true) {
+        let key = "resize_token_embeddings_to_32x".to_string();
+        let place = b.doc.place(&key);
+        b.out.expected.push(Expected {
+            place,
+            key,
+            role: TokenRole::RowsOf32,
+            text: "true".to_string(),
+        });
+    }
+}
+
+/// Other measures than the loss, which would be logged.
+fn measures(b: &mut JobBuilder) {
+    let metrics = b.names("eval_causal_lm_metrics");
+    if b.flag("do_causal_lm_eval") != Some(true) {
+        for key in ["do_causal_lm_eval", "eval_causal_lm_metrics"] {
+            if b.has(key) {
+                b.idle(key, "without do_causal_lm_eval the loss alone is taken");
+            }
+        }
+        return;
+    }
+    if metrics.is_some_and(|names| names.iter().all(|name| name == "perplexity")) {
+        let why = "perplexity is the exponential of the loss, which is taken";
+        b.idle("do_causal_lm_eval", why);
+        return;
+    }
+    let remedy = "the loss is the only measure: set eval_causal_lm_metrics to [perplexity], or \
+                  remove both";
+    b.refuse("do_causal_lm_eval", remedy, Some("false"));
+}
+
 fn plugins(b: &mut JobBuilder) {
     for name in b.names("plugins").unwrap_or_default() {
-        let is_fast = FAST_PLUGINS.iter().any(|fast| name.contains(fast));
-        match is_fast {
+        let is_idle = IDLE_PLUGINS.iter().any(|idle| name.contains(idle));
+        match is_idle {
             true => b.idle(
                 "plugins",
-                &format!("{name} makes things faster, and changes no result"),
+                &format!("{name} makes things faster or writes logs, and changes no result"),
             ),
             false => {
                 let what = format!("has {name}, which is not known");

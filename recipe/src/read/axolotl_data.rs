@@ -2,15 +2,20 @@
 
 use serde_yaml_ng::Value;
 
+use super::axolotl_types::{self, InstructType, instruct_type};
 use crate::builder::{JobBuilder, names, number};
 use crate::dataset::{Dataset, Learnt, RowKind, TooLong, TurnTemplate};
 use crate::shown::shown;
 use crate::templates::{TEMPLATE_NAMES, named_template};
 
 /// What to do where rows cannot be read.
-const TYPES: &str = "types are alpaca, chat_template, completion, pretrain, input_output and none, \
-                     which is token ids: write the rows as turns of role and content, and set \
-                     chat_template";
+fn types() -> String {
+    format!(
+        "types are {}, chat_template, completion, pretrain, input_output and none, which is token \
+         ids: write the rows as turns of role and content, and set chat_template",
+        axolotl_types::NAMES
+    )
+}
 
 pub fn read(b: &mut JobBuilder) {
     let shared = Shared {
@@ -20,7 +25,18 @@ pub fn read(b: &mut JobBuilder) {
         end_tokens: b.names("eot_tokens").unwrap_or_default(),
     };
     for at in entries(b, "datasets") {
-        entry(b, &at, &shared);
+        if let Some(dataset) = entry(b, &at, &shared) {
+            b.dataset(dataset);
+        }
+    }
+    for at in entries(b, "test_datasets") {
+        if let Some(dataset) = entry(b, &at, &shared) {
+            let usual_split = Some("test");
+            b.out.test_datasets.push(Dataset {
+                usual_split,
+                ..dataset
+            });
+        }
     }
     for at in entries(b, "pretraining_dataset") {
         pretraining(b, &at);
@@ -99,19 +115,25 @@ struct Shared {
     end_tokens: Vec<String>,
 }
 
-fn entry(b: &mut JobBuilder, at: &str, shared: &Shared) {
+fn entry(b: &mut JobBuilder, at: &str, shared: &Shared) -> Option<Dataset> {
     let key = |name: &str| format!("{at}.{name}");
     let Some(path) = field(b, &key("path")) else {
-        return b.missing(&key("path"), "name a file");
+        b.missing(&key("path"), "name a file");
+        return None;
     };
-    let kind = match at_value(b, &key("type")) {
-        Some(Value::String(word)) => match kind(&word) {
-            Some(kind) => kind,
-            None => return at_refuse(b, &key("type"), &format!("\"{word}\""), TYPES),
-        },
-        Some(Value::Mapping(_)) => RowKind::Instruct,
-        Some(other) => return at_refuse(b, &key("type"), &shown(&other), TYPES),
-        None => RowKind::Tokens,
+    let given = at_value(b, &key("type"));
+    let word = given.as_ref().and_then(Value::as_str);
+    let written = word.and_then(instruct_type);
+    let kind = match (&given, word) {
+        (None, _) => Some(RowKind::Tokens),
+        (Some(Value::Mapping(_)), _) => Some(RowKind::Instruct),
+        (Some(_), Some(word)) => kind(word).or(written.as_ref().map(|_| RowKind::Instruct)),
+        (Some(_), None) => None,
+    };
+    let Some(kind) = kind else {
+        let given = given.as_ref().map(shown).unwrap_or_default();
+        at_refuse(b, &key("type"), &given, &types());
+        return None;
     };
     let mut dataset = Dataset::new(at, b.doc.place(at), path, kind);
     let all = shared.all || at_value(b, &key("train_on_inputs")) == Some(Value::Bool(true));
@@ -126,13 +148,26 @@ fn entry(b: &mut JobBuilder, at: &str, shared: &Shared) {
     };
     dataset.template = shared.template.clone();
     dataset.end_tokens = shared.end_tokens.clone();
-    if kind == RowKind::Instruct {
-        formats(b, &key("type"), &mut dataset);
+    match written {
+        Some(written) if kind == RowKind::Instruct => words(written, &mut dataset),
+        None if kind == RowKind::Instruct => formats(b, &key("type"), &mut dataset),
+        _ => {}
     }
     columns(b, at, &mut dataset);
     turns(b, at, &mut dataset);
     rows(b, at, &mut dataset);
-    b.dataset(dataset);
+    Some(dataset)
+}
+
+/// A type whose words are known.
+fn words(written: InstructType, dataset: &mut Dataset) {
+    let (instruction, output) = written.fields;
+    dataset
+        .fields
+        .insert("instruction", instruction.to_string());
+    dataset.fields.insert("output", output.to_string());
+    dataset.format = Some(written.format);
+    dataset.no_input_format = Some(written.no_input_format);
 }
 
 /// A type that is a mapping: how rows of an instruction are written.
@@ -245,35 +280,7 @@ fn turns(b: &mut JobBuilder, at: &str, dataset: &mut Dataset) {
         return;
     }
     let key = |name: &str| format!("{at}.{name}");
-    for (name, meaning) in [
-        ("message_field_role", "role"),
-        ("message_field_content", "content"),
-    ] {
-        if let Some(column) = field(b, &key(name)) {
-            dataset.fields.insert(meaning, column);
-        }
-    }
-    if let Some(Value::Mapping(map)) = at_value(b, &key("message_property_mappings")) {
-        for (name, column) in map {
-            let meaning = match name.as_str() {
-                Some("role") => "role",
-                Some("content") => "content",
-                _ => {
-                    let path = key("message_property_mappings");
-                    b.problem(
-                        &path,
-                        format!("has {}", shown(&name)),
-                        "known are role and content",
-                        None,
-                    );
-                    continue;
-                }
-            };
-            dataset
-                .fields
-                .insert(meaning, column.as_str().unwrap_or_default().to_string());
-        }
-    }
+    turn_names(b, at, dataset);
     if let Some(Value::Mapping(map)) = at_value(b, &key("roles")) {
         let pair =
             |(role, given): (Value, Value)| Some((role.as_str()?.to_string(), names(&given)?));
@@ -306,18 +313,62 @@ fn turns(b: &mut JobBuilder, at: &str, dataset: &mut Dataset) {
     }
 }
 
+/// What turns call what the chat template reads.
+fn turn_names(b: &mut JobBuilder, at: &str, dataset: &mut Dataset) {
+    let key = |name: &str| format!("{at}.{name}");
+    for (name, meaning) in [
+        ("message_field_role", "role"),
+        ("message_field_content", "content"),
+    ] {
+        if let Some(column) = field(b, &key(name)) {
+            dataset.fields.insert(meaning, column);
+        }
+    }
+    let mappings = key("message_property_mappings");
+    if let Some(Value::Mapping(map)) = at_value(b, &mappings) {
+        for (name, column) in map {
+            let (Some(name), Some(column)) = (name.as_str(), column.as_str()) else {
+                let what = format!("has {}: {}", shown(&name), shown(&column));
+                b.problem(&mappings, what, "it maps names to names", None);
+                continue;
+            };
+            let column = column.to_string();
+            match name {
+                "role" => dataset.fields.insert("role", column),
+                "content" => dataset.fields.insert("content", column),
+                name => dataset.properties.insert(name.to_string(), column),
+            };
+        }
+    }
+    let thought = field(b, &key("field_thinking"));
+    let name = field(b, &key("template_thinking_key"));
+    if thought.is_some() || name.is_some() {
+        let usual = || "reasoning_content".to_string();
+        let name = name.unwrap_or_else(usual);
+        let thought = thought.unwrap_or_else(usual);
+        dataset.properties.entry(name).or_insert(thought);
+    }
+}
+
 fn pretraining(b: &mut JobBuilder, at: &str) {
     let key = |name: &str| format!("{at}.{name}");
     let Some(path) = field(b, &key("path")) else {
         return b.missing(&key("path"), "name a file");
     };
+    // Texts that share a sequence are joined, unless they are packed and kept apart.
+    let is_packed = b.flag("sample_packing") == Some(true);
+    let is_apart = b.flag("pretrain_multipack_attn") != Some(false);
     let kind = match field(b, &key("type")).as_deref() {
+        None | Some("pretrain") if is_packed && is_apart => RowKind::Completion,
         None | Some("pretrain") => RowKind::Text,
         Some("completion") => RowKind::Completion,
         Some(word) => return at_refuse(b, &key("type"), word, "it is pretrain or completion"),
     };
     let mut dataset = Dataset::new(at, b.doc.place(at), path, kind);
     dataset.learnt = Learnt::All;
+    if kind == RowKind::Completion {
+        dataset.too_long = TooLong::Split;
+    }
     rows(b, at, &mut dataset);
     for name in ["field", "text_column"] {
         if let Some(column) = field(b, &key(name)) {

@@ -4,6 +4,7 @@ use serde_yaml_ng::Value;
 
 use crate::builder::{JobBuilder, number};
 use crate::length::Warmup;
+use crate::resolved::Setting;
 use crate::walk::is_one_of;
 
 /// Optimizers that are AdamW in f32.
@@ -62,6 +63,25 @@ pub fn kept(b: &mut JobBuilder, keys: &[&'static str], default: u64) {
     b.default("save_total_limit", default, of);
 }
 
+/// The revision of the base model: of a branch, a tag or a commit.
+pub fn model_revision(b: &mut JobBuilder, keys: &[&'static str]) {
+    for key in keys {
+        let Some(revision) = b.text(key) else {
+            continue;
+        };
+        if revision == "main" {
+            b.idle(key, "it is the usual one");
+        } else {
+            let source = b.from(key, "of a model of the hub");
+            b.out.model_revision = Some(Setting {
+                key: "base_model",
+                value: Value::from(revision),
+                source,
+            });
+        }
+    }
+}
+
 /// Whether TensorBoard's files are written, by `key`, and where.
 pub fn tensorboard(b: &mut JobBuilder, key: &str, is_wanted: bool) {
     if is_wanted {
@@ -74,7 +94,11 @@ pub fn tensorboard(b: &mut JobBuilder, key: &str, is_wanted: bool) {
 
 /// The optimizer by its name.
 pub fn optimizer(b: &mut JobBuilder, key: &str, default: &str) {
-    let given = b.word(key);
+    let mut given = b.word(key);
+    if given.as_deref() == Some("adamw_torch_4bit") {
+        b.note("optimizer: its states have 8 bits here, and 4 in torchao, which is less exact");
+        given = Some("adamw_8bit".to_string());
+    }
     let name = given.as_deref().unwrap_or(default);
     let other = OTHERS.iter().find(|(theirs, ..)| *theirs == name);
     let own = if let Some((_, own, lacks)) = other {

@@ -1,5 +1,6 @@
-//! Rows that are held out, when the loss on them is taken, and what follows from it: by the keys of
-//! transformers' trainer, which all tools but torchtune have.
+//! Rows that are held out, or data sets of their own to be evaluated; when the loss on them is
+//! taken, and what follows from it: by the keys of transformers' trainer, which all tools but
+//! torchtune have.
 
 use crate::builder::JobBuilder;
 use crate::length::Saves;
@@ -35,8 +36,9 @@ const OTHER_ROWS: &str = "rows are held out by keyed digests of `seed`: as many 
 pub const NO_ROWS: &str = "no rows are held out for it: say how many with val_set_size, or name \
                            files with test_datasets";
 
-/// The number under the tool's key for the rows that are held out, and whether any are.
-pub fn held_out(b: &mut JobBuilder, key: &str) -> bool {
+/// The number under the tool's key for the rows that are held out, and whether there is something
+/// to be evaluated. `sets` is the tool's key for data sets of their own.
+pub fn held_out(b: &mut JobBuilder, key: &str, sets: &str) -> bool {
     if let Some(size) = b.number(key) {
         let is_size = (0.0..1.0).contains(&size) || (size >= 1.0 && size.fract() == 0.0);
         match is_size {
@@ -45,12 +47,17 @@ pub fn held_out(b: &mut JobBuilder, key: &str) -> bool {
             false => b.refuse(key, "it is a share below 1, or a whole number", Some("0")),
         }
     }
-    let own = ["val_set_size", "test_datasets"];
-    let holds = own.iter().any(|own| b.out.setting(own).is_some());
-    if holds {
+    let (holds, has_sets) = (
+        b.out.setting("val_set_size").is_some(),
+        !b.out.test_datasets.is_empty() || b.out.setting("test_datasets").is_some(),
+    );
+    if holds && has_sets {
+        let what = "is given beside data sets to be evaluated";
+        b.problem(sets, what, &format!("remove it, or `{key}`"), Some("null"));
+    } else if holds {
         b.note(OTHER_ROWS);
     }
-    holds
+    holds || has_sets
 }
 
 /// When the loss is taken; `None` where nothing is held out. `usual` is where the file says

@@ -60,35 +60,74 @@ pub fn read(b: &mut JobBuilder, files: Files) {
     }
     let all = b.flag("train_on_prompt") == Some(true);
     let max_rows = b.whole("max_samples");
-    let names = b.names("dataset").unwrap_or_default();
+    let keys = ["dataset", "eval_dataset"];
+    let [names, tested] = keys.map(|key| b.names(key).unwrap_or_default());
     if names.is_empty() {
         return b.missing("dataset", "name at least one data set");
     }
     let template = template(b);
     let last_answer = b.flag("mask_history") == Some(true);
+    let too_long = match is_texts {
+        true => TooLong::Truncate,
+        false => too_long(b, all || last_answer),
+    };
     let dir = b.text("dataset_dir").unwrap_or_else(|| "data".to_string());
     let Some(info) = info(b, &dir, files) else {
         return;
     };
-    for name in names {
-        match info.get(&name) {
-            Some(Value::Object(entry)) => {
-                if let Some(mut dataset) = entry_of(b, &name, &dir, entry, is_texts) {
-                    dataset.max_rows = least(dataset.max_rows, max_rows);
-                    dataset.template = template.clone();
-                    dataset.last_answer = last_answer;
-                    if all || is_texts {
-                        dataset.learnt = Learnt::All;
-                    }
-                    b.dataset(dataset);
-                }
+    for (key, names) in keys.into_iter().zip([names, tested]) {
+        for name in names {
+            let Some(mut dataset) = named(b, (key, &name), (&dir, &info), is_texts) else {
+                continue;
+            };
+            dataset.max_rows = least(dataset.max_rows, max_rows);
+            dataset.template = template.clone();
+            dataset.last_answer = last_answer;
+            dataset.too_long = too_long;
+            if all || is_texts {
+                dataset.learnt = Learnt::All;
             }
-            _ => {
-                let what = format!("names {name}, which {dir}/dataset_info.json lacks");
-                b.problem("dataset", what, "add it there", None);
+            match key {
+                "dataset" => b.dataset(dataset),
+                _ => b.out.test_datasets.push(dataset),
             }
         }
     }
+}
+
+/// What happens to longer examples. `loses_turns` is whether what is learnt does not show where
+/// turns begin and end.
+fn too_long(b: &mut JobBuilder, loses_turns: bool) -> TooLong {
+    let named = b.text("template").map(|name| FactoryTemplate {
+        name,
+        ..FactoryTemplate::default()
+    });
+    let ends_answers = named.is_none_or(|template| template.ends_answers());
+    match !loses_turns && ends_answers {
+        true => TooLong::ShortenTurns,
+        false => {
+            b.note(
+                "of an example that is longer than cutoff_len the end is cut off; LLaMA-Factory \
+                 cuts each of its turns",
+            );
+            TooLong::Truncate
+        }
+    }
+}
+
+/// The data set that `key` names, by its entry in dataset_info.json.
+fn named(
+    b: &mut JobBuilder,
+    (key, name): (&str, &str),
+    (dir, info): (&str, &Map<String, Value>),
+    is_texts: bool,
+) -> Option<Dataset> {
+    let Some(Value::Object(entry)) = info.get(name) else {
+        let what = format!("names {name}, which {dir}/dataset_info.json lacks");
+        b.problem(key, what, "add it there", None);
+        return None;
+    };
+    entry_of(b, (key, name), dir, entry, is_texts)
 }
 
 /// The smaller of two numbers of rows.
@@ -173,17 +212,15 @@ fn info(b: &mut JobBuilder, dir: &str, files: Files) -> Option<Map<String, Value
 
 fn entry_of(
     b: &mut JobBuilder,
-    name: &str,
+    (key, name): (&str, &str),
     dir: &str,
     entry: &Map<String, Value>,
     is_texts: bool,
 ) -> Option<Dataset> {
     let read = check(entry).and_then(|()| {
         let kind = kind(entry, is_texts)?;
-        let place = b.doc.place("dataset");
-        let mut dataset = Dataset::new("dataset", place, path(dir, entry)?, kind);
-        dataset.path_key = "dataset".to_string();
-        dataset.too_long = TooLong::Truncate;
+        let mut dataset = Dataset::new(key, b.doc.place(key), path(dir, entry)?, kind);
+        dataset.path_key = key.to_string();
         let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_string);
         if entry.get("file_name").is_none() {
             dataset.name = text("subset");
@@ -206,7 +243,7 @@ fn entry_of(
         Err(why) => {
             let what = format!("names {name}, whose entry {why}");
             let remedy = "download its file, and name that in file_name";
-            b.problem("dataset", what, remedy, None);
+            b.problem(key, what, remedy, None);
             None
         }
     }

@@ -29,7 +29,8 @@ pub fn read(b: &mut JobBuilder, files: Files) {
         let source = b.from("disable_gradient_checkpointing", "its opposite");
         b.put("recompute", !off, source);
     }
-    let holds = evaluation::held_out(b, "val_size");
+    factory_data::read(b, files);
+    let holds = evaluation::held_out(b, "val_size", "eval_dataset");
     trainer::read(b, &DEFAULTS, is_full, (holds, Some("early_stopping_steps")));
     if !holds && b.has("early_stopping_steps") {
         b.idle(
@@ -37,6 +38,7 @@ pub fn read(b: &mut JobBuilder, files: Files) {
             "no rows are held out to be evaluated",
         );
     }
+    common::model_revision(b, &["model_revision"]);
     b.copy_or("cutoff_len", "sequence_len", 2_048);
     match is_full {
         true => common::full_without(b, &LORA),
@@ -51,7 +53,6 @@ pub fn read(b: &mut JobBuilder, files: Files) {
     if let Some(off) = b.flag("disable_shuffling") {
         b.put("shuffle", !off, b.from("disable_shuffling", "its opposite"));
     }
-    factory_data::read(b, files);
 }
 
 /// What is trained. Returns whether it is every weight.

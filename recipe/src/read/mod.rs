@@ -3,6 +3,7 @@
 
 mod axolotl;
 mod axolotl_data;
+mod axolotl_types;
 mod common;
 mod evaluation;
 mod factory_data;

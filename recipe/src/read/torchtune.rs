@@ -55,6 +55,7 @@ pub fn read(b: &mut JobBuilder) {
     let warmup = schedule(b);
     let length = length(b);
     let saves = Saves::PerEpoch(1.0);
+    let evaluations = evaluations(b);
     let kept = [
         "checkpointer.keep_last_n_checkpoints",
         "keep_last_n_checkpoints",
@@ -64,10 +65,12 @@ pub fn read(b: &mut JobBuilder) {
         length,
         warmup,
         saves,
-        evaluations: None,
+        evaluations,
     });
     loss(b);
-    dataset(b);
+    if let Some(dataset) = dataset(b, "dataset") {
+        b.dataset(dataset);
+    }
     b.note(
         "one device is assumed: on more, gradient_accumulation_steps is the file's times their \
             number",
@@ -203,10 +206,29 @@ fn loss(b: &mut JobBuilder) {
     }
 }
 
-fn dataset(b: &mut JobBuilder) {
-    let key = "dataset._component_";
+/// When the loss on the data set for it is taken; without a number of steps it never is.
+fn evaluations(b: &mut JobBuilder) -> Option<Saves> {
+    let (sets, key) = ("dataset_val", "run_val_every_n_steps");
+    match (b.has(sets), b.whole(key).filter(|steps| *steps > 0)) {
+        (true, None) => b.idle(sets, "without run_val_every_n_steps no loss on it is taken"),
+        (false, Some(_)) => b.refuse(key, "it needs dataset_val", Some("null")),
+        (false, None) => {}
+        (true, Some(steps)) => {
+            let dataset = dataset(b, sets);
+            b.out.test_datasets.extend(dataset);
+            return Some(Saves::Every(steps));
+        }
+    }
+    None
+}
+
+/// The data set whose keys are within `at`.
+fn dataset(b: &mut JobBuilder, at: &str) -> Option<Dataset> {
+    let within = |name: &str| format!("{at}.{name}");
+    let key = &within("_component_");
     let Some(component) = b.text(key) else {
-        return b.missing(key, "name a data set");
+        b.missing(key, "name a data set");
+        return None;
     };
     let name = component.rsplit('.').next().unwrap_or_default();
     let (kind, all, usual) = match name {
@@ -217,44 +239,47 @@ fn dataset(b: &mut JobBuilder) {
         _ => {
             let remedy = "builders that are read: alpaca_dataset, alpaca_cleaned_dataset, \
                           chat_dataset and text_completion_dataset";
-            return b.refuse(key, remedy, None);
+            b.refuse(key, remedy, None);
+            return None;
         }
     };
-    let (source, files) = (b.text("dataset.source"), b.text("dataset.data_files"));
+    let (source, files) = (b.text(&within("source")), b.text(&within("data_files")));
     let Some(path) = files.or(source).or(usual.map(str::to_string)) else {
-        return b.missing("dataset.data_files", "name a file");
+        b.missing(&within("data_files"), "name a file");
+        return None;
     };
-    let mut dataset = Dataset::new("dataset", b.doc.place("dataset"), path, kind);
-    dataset.path_key = "dataset.data_files".to_string();
+    let mut dataset = Dataset::new(at, b.doc.place(at), path, kind);
+    dataset.path_key = within("data_files");
     dataset.too_long = TooLong::Truncate;
-    let all = b.flag("dataset.train_on_input").unwrap_or(all);
+    let all = b.flag(&within("train_on_input")).unwrap_or(all);
     dataset.learnt = if all { Learnt::All } else { Learnt::Answers };
-    dataset.name = b.text("dataset.name").or(b.text("dataset.subset"));
-    dataset.split = b.text("dataset.split");
-    columns(b, &mut dataset);
-    b.dataset(dataset);
+    dataset.name = b.text(&within("name")).or(b.text(&within("subset")));
+    dataset.split = b.text(&within("split"));
+    columns(b, at, &mut dataset);
+    Some(dataset)
 }
 
-fn columns(b: &mut JobBuilder, dataset: &mut Dataset) {
-    if let Some(column) = b.text("dataset.column") {
+fn columns(b: &mut JobBuilder, at: &str, dataset: &mut Dataset) {
+    let within = |name: &str| format!("{at}.{name}");
+    if let Some(column) = b.text(&within("column")) {
         dataset.fields.insert("text", column);
     }
-    if let Some(column) = b.text("dataset.conversation_column") {
+    if let Some(column) = b.text(&within("conversation_column")) {
         dataset.fields.insert("messages", column);
     }
-    match b.word("dataset.conversation_style").as_deref() {
+    match b.word(&within("conversation_style")).as_deref() {
         Some("sharegpt") => {
             dataset.fields.insert("role", "from".to_string());
             dataset.fields.insert("content", "value".to_string());
         }
         None | Some("openai") => {}
-        Some(_) => b.refuse(
-            "dataset.conversation_style",
-            "it is sharegpt or openai",
-            None,
-        ),
+        Some(_) => {
+            let remedy = "it is sharegpt or openai";
+            b.refuse(&within("conversation_style"), remedy, None);
+        }
     }
-    let Some(Value::Mapping(map)) = b.value("dataset.column_map") else {
+    let key = &within("column_map");
+    let Some(Value::Mapping(map)) = b.value(key) else {
         return;
     };
     for (name, column) in map {
@@ -263,11 +288,7 @@ fn columns(b: &mut JobBuilder, dataset: &mut Dataset) {
             Some("input") => "input",
             Some("output") => "output",
             _ => {
-                b.refuse(
-                    "dataset.column_map",
-                    "it has instruction, input and output",
-                    None,
-                );
+                b.refuse(key, "it has instruction, input and output", None);
                 return;
             }
         };

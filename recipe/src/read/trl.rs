@@ -1,7 +1,7 @@
 //! TRL's keys, as its scripts and the alignment-handbook have them.
 
 use super::trainer::Defaults;
-use super::{common, trainer, trl_data};
+use super::{common, evaluation, trainer, trl_data};
 use crate::builder::JobBuilder;
 use crate::resolved::TokenRole;
 
@@ -31,7 +31,9 @@ pub fn read(b: &mut JobBuilder) {
         }
         false => b.default("adapter", "full", "use_peft"),
     }
-    let holds = trl_data::held_out(b);
+    trl_data::read(b);
+    let of_mixture = "dataset_mixture.test_split_size";
+    let holds = evaluation::held_out(b, of_mixture, "test_datasets");
     trainer::read(b, &DEFAULTS, is_full, (holds, None));
     for (bits, key) in [(4, "load_in_4bit"), (8, "load_in_8bit")] {
         if b.flag(key) == Some(true) {
@@ -51,8 +53,8 @@ pub fn read(b: &mut JobBuilder) {
         _ => b.copy_or("max_length", "sequence_len", 1_024),
     }
     b.read.insert("max_seq_length".to_string());
+    common::model_revision(b, &["model_revision"]);
     b.expect("eos_token", TokenRole::End);
-    trl_data::read(b);
 }
 
 fn lora(b: &mut JobBuilder) {

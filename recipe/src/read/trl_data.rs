@@ -3,14 +3,13 @@
 
 use serde_yaml_ng::{Mapping, Value};
 
-use super::evaluation;
 use crate::builder::{JobBuilder, names, number};
 use crate::dataset::{Dataset, Learnt, RowKind, TooLong, TurnTemplate};
 use crate::shown::shown;
 
 pub fn read(b: &mut JobBuilder) {
     let learnt = learnt(b);
-    let kind = kind(b);
+    let (kind, too_long) = kind(b);
     let template = match b.text("chat_template") {
         Some(text) => TurnTemplate::Jinja(text),
         None => TurnTemplate::Tokenizer,
@@ -39,21 +38,44 @@ pub fn read(b: &mut JobBuilder) {
     if sets.is_empty() && b.out.problems.is_empty() {
         b.missing("dataset_name", "name a file");
     }
+    let test_split = test_split(b);
     for mut dataset in sets {
         dataset.learnt = learnt.clone();
         dataset.template = template.clone();
-        dataset.too_long = TooLong::Truncate;
+        dataset.too_long = too_long;
         if let Some(field) = &field {
             dataset.fields.insert("text", field.clone());
+        }
+        if dataset.at == "dataset_name" {
+            let split = test_split.clone();
+            let tested = split.map(|split| Dataset {
+                split: Some(split),
+                ..dataset.clone()
+            });
+            b.out.test_datasets.extend(tested);
         }
         b.dataset(dataset);
     }
 }
 
-/// Whether rows are held out: by the mixture, or by a key of Concord's own.
-pub fn held_out(b: &mut JobBuilder) -> bool {
-    let of_mixture = "dataset_mixture.test_split_size";
-    evaluation::held_out(b, of_mixture)
+/// The split that is evaluated: of a set that is named by itself, where the loss is asked for and
+/// no key of Concord's own says on what it is taken.
+fn test_split(b: &mut JobBuilder) -> Option<String> {
+    let strategy = b.word("eval_strategy").or(b.word("evaluation_strategy"));
+    let asks = strategy.is_some_and(|word| word != "no" && word != "false");
+    let own = ["val_set_size", "test_datasets"];
+    let is_told = own.into_iter().any(|own| b.has(own));
+    if asks && !is_told && b.has("dataset_name") {
+        let given = b.text("dataset_test_split");
+        return Some(given.unwrap_or_else(|| "test".to_string()));
+    }
+    if b.has("dataset_test_split") {
+        b.idle(
+            "dataset_test_split",
+            "no split of dataset_name is evaluated",
+        );
+    }
+    None
 }
 
 /// Conversations and texts are learnt whole, completions without their prompts.
@@ -68,25 +90,29 @@ fn learnt(b: &mut JobBuilder) -> Learnt {
     }
 }
 
-fn kind(b: &mut JobBuilder) -> RowKind {
-    let strategy = b.word("packing_strategy");
+/// What a row is, and what happens to one that is too long: by how examples are packed.
+fn kind(b: &mut JobBuilder) -> (RowKind, TooLong) {
+    let key = "packing_strategy";
+    let strategy = b.word(key);
+    let mut too_long = TooLong::Truncate;
     match (b.flag("packing") == Some(true), strategy.as_deref()) {
-        (true, Some("wrapped")) => RowKind::Text,
-        (true, None | Some("bfd")) => {
+        (true, Some("wrapped")) => return (RowKind::Text, too_long),
+        // The first versions called it by what is fitted first.
+        (true, None | Some("bfd" | "ffd")) => {
             b.put("sample_packing", true, b.from("packing", ""));
-            RowKind::ByColumns
+        }
+        (true, Some("bfd_split")) => {
+            b.put("sample_packing", true, b.from("packing", ""));
+            too_long = TooLong::Split;
         }
         (true, Some(_)) => {
-            b.refuse("packing_strategy", "it is bfd or wrapped", Some("bfd"));
-            RowKind::ByColumns
+            let remedy = "it is bfd, bfd_split or wrapped";
+            b.refuse(key, remedy, Some("bfd"));
         }
-        (false, strategy) => {
-            if strategy.is_some() {
-                b.idle("packing_strategy", "examples are not packed");
-            }
-            RowKind::ByColumns
-        }
+        (false, Some(_)) => b.idle(key, "examples are not packed"),
+        (false, None) => {}
     }
+    (RowKind::ByColumns, too_long)
 }
 
 /// `{datasets: [{id, config, split, columns, weight}], seed, test_split_size}`.

@@ -66,7 +66,7 @@ pub fn read(b: &mut JobBuilder) {
 /// When the loss on held-out rows is taken: in steps, or as a share of them.
 fn evaluations(b: &mut JobBuilder) -> Option<Saves> {
     let key = "training.eval_steps";
-    let holds = evaluation::held_out(b, "val_set_size");
+    let holds = evaluation::held_out(b, "val_set_size", "test_datasets");
     match (holds, b.number(key).filter(|steps| *steps > 0.0)) {
         (false, None) if b.has(key) => b.idle(key, "with this value it changes nothing"),
         (false, None) => {}

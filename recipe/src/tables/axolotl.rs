@@ -1,13 +1,13 @@
 //! Axolotl.
 
-use super::Treat::{Idle, Read, Refuse, Same, Unless};
+use super::Treat::{Idle, Read, Same, Unless};
 use super::{KeyRow, gaps, row};
 
 const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 /// The job: what is trained, for how long, and how.
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 97] = [
+pub(super) const ROWS: [KeyRow; 103] = [
     row("base_model", Same("base_model")),
     row("learning_rate", Same("learning_rate")),
     row("output_dir", Same("output_dir")),
@@ -41,7 +41,8 @@ pub(super) const ROWS: [KeyRow; 97] = [
     row("warmup_steps", Read("`warmup_steps`; below 1 a share, rounded up")),
     row("warmup_ratio", Read("`warmup_steps` is the share, rounded down; 1 becomes 2; absent \
         with warmup_steps is 3 %, at most 100")),
-    row("optimizer", Read("`adamw_*` is AdamW, with 8bit `adamw_8bit`; `lion_*`, `sgd`")),
+    row("optimizer", Read("`adamw_*` is AdamW, with 8bit and 4bit `adamw_8bit`; `lion_*`, with 8bit \
+        `lion_8bit`; `sgd`")),
     row("adam_beta1", Same("adam_beta1")),
     row("adam_beta2", Same("adam_beta2")),
     row("adam_epsilon adam_eps", Same("adam_epsilon")),
@@ -77,8 +78,10 @@ pub(super) const ROWS: [KeyRow; 97] = [
         else_: "the order of examples is shuffled over all data sets, or as it stands: set \
                 shuffle_merged_datasets alone" }),
     row("sample_packing", gaps::PACKING),
-    row("multipack_real_batches batch_flattening pretraining_sample_concatenation \
-        pretrain_multipack_attn", gaps::OTHER_PACKING),
+    row("pretrain_multipack_attn", Read("with sample_packing texts of a pretraining_dataset are \
+        kept apart (type completion), unless it is false (type text); true if absent")),
+    row("multipack_real_batches batch_flattening pretraining_sample_concatenation",
+        gaps::OTHER_PACKING),
     row("sample_packing_group_size sample_packing_bin_size sample_packing_mp_start_method \
         sample_packing_eff_est sample_packing_seq_len_multiplier total_num_tokens \
         total_supervised_tokens eval_sample_packing max_packed_sequence_len",
@@ -117,17 +120,22 @@ pub(super) const ROWS: [KeyRow; 97] = [
     row("metric_for_best_model greater_is_better", Read("must be eval_loss, and false")),
     row("loss_watchdog_threshold", Same("loss_watchdog_threshold")),
     row("loss_watchdog_patience", Same("loss_watchdog_patience")),
-    row("test_datasets", gaps::TEST_SETS),
-    row("do_causal_lm_eval do_bench_eval bench_dataset bench_split generate_samples",
+    row("test_datasets", Read("`test_datasets`, with the keys of `datasets`; the split is test if \
+        absent, of a single file train")),
+    row("do_causal_lm_eval eval_causal_lm_metrics", Read("the loss is taken, and perplexity is its \
+        exponential; other measures are refused")),
+    row("do_bench_eval bench_dataset bench_split generate_samples",
         gaps::EVALUATION),
     row("eval_batch_size", Idle("no loss depends on it: `micro_batch_size` is taken")),
-    row("eval_sequence_len eval_table_size eval_max_new_tokens eval_causal_lm_metrics \
+    row("eval_sequence_len eval_table_size eval_max_new_tokens \
         num_generation_samples generation_*", Idle("the loss alone is taken, on sequences as \
         long as those that are learnt")),
     row("s2_attention", gaps::SHIFTED_ATTENTION),
     row("resume_from_checkpoint", gaps::RESUME),
     row("auto_resume_from_checkpoints", Idle("a job that is run again goes on by itself")),
-    row("tokens added_tokens_overrides resize_token_embeddings_to_32x mean_resizing_embeddings \
+    row("resize_token_embeddings_to_32x", Read("true: the embedding must have as many rows \
+        already")),
+    row("tokens added_tokens_overrides mean_resizing_embeddings \
         shrink_embeddings fix_untrained_tokens", gaps::NEW_TOKENS),
     row("special_tokens special_tokens.pad_token special_tokens.unk_token",
         Idle("padding is not learnt, and unknown tokens are the tokenizer's")),
@@ -143,22 +151,29 @@ pub(super) const ROWS: [KeyRow; 97] = [
         else_: "positions are those of the example: remove it" }),
     row("scaling_softmax scaling_softmax_*", Unless { values: OFF, set: "null",
         else_: "attention is computed as the model says: remove it" }),
-    row("rope_scaling overrides_of_model_config overrides_of_model_kwargs model_config",
-        Unless { values: &[""], set: "null",
+    row("overrides_of_model_config model_config",
+        Read("values that change nothing; the model's own config.json is followed")),
+    row("overrides_of_model_config.output_router_logits model_config.output_router_logits",
+        gaps::ROUTER_LOSS),
+    row("rope_scaling overrides_of_model_config.* model_config.* overrides_of_model_kwargs \
+        model_kwargs", Unless { values: &[""], set: "null",
         else_: "the model's own config.json is followed: change it there" }),
-    row("revision_of_model", Refuse("name a folder that has that revision: --set base_model=DIR \
-        --set revision_of_model=null")),
+    row("revision_of_model model_revision", Read("base_model is `owner/name@revision`, where it is \
+        no folder here")),
+    row("eta_min", Idle("Axolotl has no such key, and passes over it")),
     row("lora_on_cpu qlora_sharded_model_loading gptq gptq_* use_onebitllms",
         Idle("packed weights are recognised by themselves")),
 ];
 
 /// Data sets and templates.
 #[rustfmt::skip]
-pub(super) const DATASETS: [KeyRow; 27] = [
+pub(super) const DATASETS: [KeyRow; 28] = [
     row("datasets[].path pretraining_dataset[].path", Read("`datasets[].path`: a file, a folder, \
         or a set of the Hugging Face hub")),
     row("datasets[].type pretraining_dataset[].type", Read("what a row is: alpaca, chat_template, \
-        completion, pretrain, input_output, or token ids if absent; others are refused")),
+        completion, pretrain, input_output, or token ids if absent; alpaca, gpteacher and oasst, \
+        also with :chat, :chatml or :phi, alpaca_instruct, alpaca_chat and their .load_no_prompt \
+        are `instruct` with their words as `format`; others are refused")),
     row("datasets[].type.field_instruction datasets[].type.field_input \
         datasets[].type.field_output datasets[].type.field_system datasets[].type.format \
         datasets[].type.no_input_format datasets[].type.system_prompt \
@@ -185,6 +200,8 @@ pub(super) const DATASETS: [KeyRow; 27] = [
     row("datasets[].field_messages", Read("the column of turns; messages if absent")),
     row("datasets[].message_property_mappings datasets[].message_field_role \
         datasets[].message_field_content", Read("names within a turn; role and content if absent")),
+    row("datasets[].field_thinking datasets[].template_thinking_key", Read("the field of thoughts \
+        in a turn, and what the chat template calls it; reasoning_content if absent")),
     row("datasets[].roles", Read("names of roles")),
     row("datasets[].roles_to_train", Read("which turns are learnt; assistant if absent")),
     row("datasets[].train_on_eos", Read("which ends of turns are learnt; turn if absent")),
@@ -193,7 +210,7 @@ pub(super) const DATASETS: [KeyRow; 27] = [
     row("datasets[].train_on_inputs", Read("true: all tokens of a row are learnt")),
     row("datasets[].drop_system_message datasets[].message_field_training",
         Read("`drop_system_message` and `message_field_training`")),
-    row("datasets[].field_thinking datasets[].template_thinking_key datasets[].split_thinking \
+    row("datasets[].split_thinking \
         datasets[].message_field_training_detail \
         datasets[].train_on_eot datasets[].field_tools datasets[].conversation \
         datasets[].system_prompt datasets[].system_format datasets[].format \
@@ -203,9 +220,9 @@ pub(super) const DATASETS: [KeyRow; 27] = [
         datasets[].step_separator datasets[].max_completion_length \
         datasets[].train_on_last_step_only", Unless { values: &[""], set: "null",
         else_: "rows are not read so: write them as turns of role and content, and remove it" }),
-    row("chat_template", Read("the tokenizer's own, or one that is known by name: chatml, gemma, \
-        gemma3, llama3, mistral_v1, mistral_v2v3, mistral_v3_tekken, mistral_v7_tekken, phi_3, \
-        phi_35, phi_4, qwen3, qwen_25; others are refused")),
+    row("chat_template", Read("the tokenizer's own, or one that is known by name: chatml, cohere, \
+        gemma, gemma3, llama3, mistral_v1, mistral_v2v3, mistral_v3_tekken, mistral_v7_tekken, \
+        phi_3, phi_35, phi_4, qwen3, qwen_25; others are refused")),
     row("chat_template_jinja", Read("a template of your own")),
     row("eot_tokens", Read("`eot_tokens`: tokens that end turns, beside those of the model")),
     row("chat_template_kwargs default_system_message", Unless { values: &[""],
@@ -223,7 +240,8 @@ pub(super) const SPEED: [KeyRow; 24] = [
         eager_attention gemma4_hybrid_attn_impl large_head_attention \
         fused_attn_kernel",
         Idle("attention is exact, whatever computes it")),
-    row("plugins", Read("cut_cross_entropy and liger change nothing; others are refused")),
+    row("plugins", Read("cut_cross_entropy, liger and swanlab change nothing; others are \
+        refused")),
     row("cut_cross_entropy chunked_cross_entropy chunked_cross_entropy_num_chunks liger_* \
         lora_mlp_kernel lora_qkv_kernel lora_o_kernel lora_embedding_kernel use_kernels \
         unsloth_* torch_compile torch_compile_* tiled_mlp tiled_mlp_* use_scattermoe use_sonicmoe \

@@ -25,14 +25,6 @@ pub const OTHER_PACKING: Treat = Unless {
     set: "null",
 };
 
-/// Data sets of their own for evaluation.
-pub const TEST_SETS: Treat = Unless {
-    values: OFF,
-    else_: "data sets to be evaluated are named in Concord's own form: write them as test_datasets \
-            of a file of Concord, or hold rows out with val_set_size",
-    set: "null",
-};
-
 /// Other measures than the loss.
 pub const EVALUATION: Treat = Unless {
     values: OFF,

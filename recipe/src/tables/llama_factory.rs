@@ -8,7 +8,9 @@ const OFF: &[&str] = &["false", "0", "none", "no", ""];
 #[rustfmt::skip]
 pub(super) const ROWS: [KeyRow; 56] = [
     row("stage", Read("sft; pt is type text; others are refused")),
-    row("cutoff_len", Read("`sequence_len`; 2048 if absent")),
+    row("cutoff_len", Read("`sequence_len`; 2048 if absent. Longer examples lose a part of each \
+        turn (`excess_length_strategy: shorten_turns`), or their end where turns are not told \
+        apart: train_on_prompt, mask_history, templates with one end for all answers")),
     row("finetuning_type", Read("`adapter`: lora or full; lora if absent")),
     row("template", Read("a chat template that is known by name; if absent, the tokenizer's; \
         others are refused")),
@@ -47,7 +49,7 @@ pub(super) const ROWS: [KeyRow; 56] = [
     row("train_on_prompt", Read("true: all tokens are learnt")),
     row("mask_history", Read("`mask_history`: of a conversation the last answer is learnt")),
     row("val_size", Read("`val_set_size`; 0, which holds nothing out, if absent")),
-    row("eval_dataset", gaps::TEST_SETS),
+    row("eval_dataset", Read("`test_datasets`: names in dataset_info.json, as in `dataset`")),
     row("eval_on_each_dataset compute_accuracy", gaps::EVALUATION),
     row("mix_strategy", Unless { values: &["concat", ""], set: "concat",
         else_: "data sets are joined: set it to concat" }),
@@ -95,6 +97,6 @@ pub(super) const ROWS: [KeyRow; 56] = [
         expert_model_parallel_size overlap_* use_distributed_optimizer \
         moe_grouped_gemm moe_token_dispatcher_type bias_activation_fusion apply_rope_fusion \
         recompute_granularity", Idle("the work is cut over workers as --plan says")),
-    row("model_revision", Unless { values: &["main", ""], set: "null",
-        else_: "name a folder that has that revision: --set model_name_or_path=DIR" }),
+    row("model_revision", Read("model_name_or_path is `owner/name@revision`, where it is no folder \
+        here")),
 ];

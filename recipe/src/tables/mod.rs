@@ -126,8 +126,29 @@ pub fn rows(tool: Tool) -> Vec<&'static [KeyRow]> {
     }
 }
 
+/// Data sets to be evaluated, whose keys are those of the data sets that are learnt from.
+const LIKE: [(Tool, &str, &str); 2] = [
+    (Tool::Axolotl, "test_datasets", "datasets"),
+    (Tool::Torchtune, "dataset_val", "dataset"),
+];
+
+/// A path within a data set to be evaluated, as it would be within one that is learnt from.
+fn learnt_from(tool: Tool, path: &str) -> Option<String> {
+    let mut like = LIKE.iter().filter(|(of, ..)| *of == tool);
+    like.find_map(|(_, name, other)| {
+        let rest = path.strip_prefix(name)?;
+        let is_it = rest.is_empty() || rest.starts_with(['.', '[']);
+        is_it.then(|| format!("{other}{rest}"))
+    })
+}
+
 /// The row of a path, in which lists have `[]`.
 pub fn find(tool: Tool, path: &str) -> Option<&'static KeyRow> {
+    let of_its_own = row_of(tool, path);
+    of_its_own.or_else(|| row_of(tool, &learnt_from(tool, path)?))
+}
+
+fn row_of(tool: Tool, path: &str) -> Option<&'static KeyRow> {
     let fits = |pattern: &str| match pattern.strip_suffix('*') {
         Some(start) => path.starts_with(start),
         None => path == pattern,
@@ -138,6 +159,8 @@ pub fn find(tool: Tool, path: &str) -> Option<&'static KeyRow> {
 
 /// Whether keys within `path` are in the tables, so that it is opened rather than looked up.
 pub fn has_within(tool: Tool, path: &str) -> bool {
+    let other = learnt_from(tool, path);
+    let path = other.as_deref().unwrap_or(path);
     let is_within = |pattern: &str| {
         let rest = pattern.strip_prefix(path);
         rest.is_some_and(|rest| rest.starts_with(['.', '[']))

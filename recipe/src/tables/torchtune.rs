@@ -6,7 +6,7 @@ use super::{KeyRow, gaps, row};
 const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 49] = [
+pub(super) const ROWS: [KeyRow; 52] = [
     row("output_dir", Same("output_dir")),
     row("checkpointer.checkpoint_dir", Same("base_model")),
     row("checkpointer._component_ checkpointer.checkpoint_files checkpointer.model_type \
@@ -55,8 +55,11 @@ pub(super) const ROWS: [KeyRow; 49] = [
     row("dataset.new_system_prompt dataset.add_eos \
         dataset.partition dataset.image_dir dataset.image_tag", Unless { values: &["", "true"],
         set: "null", else_: "rows are read as they are: remove it" }),
-    row("dataset_val run_val_every_n_steps batch_size_val", Unless { values: &[""], set: "null",
-        else_: "the model is not evaluated during training: remove it" }),
+    row("dataset_val", Read("`test_datasets`, with the keys of `dataset`, where \
+        run_val_every_n_steps is given")),
+    row("dataset_val.packed", Idle("no loss depends on whether examples share a sequence")),
+    row("run_val_every_n_steps", Read("`eval_steps`; without it nothing is evaluated")),
+    row("batch_size_val", Idle("no loss depends on it: `micro_batch_size` is taken")),
     row("seed", Read("`seed`; null, which is a random one, is 42 here")),
     row("shuffle", Same("shuffle")),
     row("batch_size", Same("micro_batch_size")),
@@ -87,7 +90,8 @@ pub(super) const ROWS: [KeyRow; 49] = [
         profiler optimizer.fused optimizer_in_bwd enable_activation_offloading \
         save_adapter_weights_only fsdp_cpu_offload fsdp_reshard_after_forward fsdp \
         custom_sharded_layers low_cpu_ram tensor_parallel_dim tensor_parallel_plan \
-        data_parallel_* context_parallel_dim collate_fn enable_kv_cache enable_fp8_training \
+        data_parallel_* context_parallel_dim memory_efficient_fsdp_wrap collate_fn \
+        enable_kv_cache enable_fp8_training \
         fp8_recipe_name save_every_n_epochs save_every_n_steps name my_components \
         cudnn_deterministic_mode ac_mode ac_option loss.num_output_chunks loss.ignore_index \
         expert_parallel_dim \

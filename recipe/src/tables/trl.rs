@@ -4,7 +4,7 @@ use super::Treat::{Idle, Read, Refuse, Unless};
 use super::{KeyRow, gaps, row};
 
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 37] = [
+pub(super) const ROWS: [KeyRow; 38] = [
     row("max_length max_seq_length", Read("`sequence_len`; 1024 if absent")),
     row("use_peft", Read("true: `adapter: lora`; else `adapter: full`")),
     row("lora_r", Read("`lora_r`; 16 if absent")),
@@ -25,13 +25,15 @@ pub(super) const ROWS: [KeyRow; 37] = [
     row("use_bnb_nested_quant bnb_4bit_quant_storage",
         Idle("4 bits are NF4, and its scales stay in f32")),
     row("gradient_checkpointing", Read("`recompute`; true if absent")),
-    row("packing", Read("`sample_packing`; with packing_strategy wrapped, `type: text`")),
-    row("packing_strategy", Read("see packing")),
+    row("packing", Read("`sample_packing`, by packing_strategy")),
+    row("packing_strategy", Read("bfd, which older versions call ffd, is `sample_packing`; \
+        bfd_split cuts long rows into several; wrapped is `type: text`")),
     row("padding_free eval_packing pad_to_multiple_of", Idle("padding changes no result")),
     row("dataset_name", Read("`datasets[].path`")),
     row("dataset_config", Read("`datasets[].name`")),
-    row("dataset_streaming dataset_test_split", Idle("the data are read once, when the job is \
-        submitted; what is held out, val_set_size or test_datasets says")),
+    row("dataset_streaming", Idle("the data are read once, when the job is submitted")),
+    row("dataset_test_split", Read("`test_datasets`: this split of dataset_name, where \
+        eval_strategy asks for it; test if absent")),
     row("dataset_train_split", Read("`datasets[].split`: train, train[:10%] and the like")),
     row("ignore_fields", Read("a key of Concord's own: fields of rows that are left out on \
         purpose")),
@@ -53,8 +55,8 @@ pub(super) const ROWS: [KeyRow; 37] = [
     row("beta max_prompt_length max_completion_length reference_free ref_model_* \
         precompute_ref_log_probs desirable_weight undesirable_weight num_generations reward_* \
         label_smoothing rpo_alpha simpo_gamma cpo_alpha", gaps::PREFERENCE),
-    row("model_revision", Unless { values: &["main", ""], set: "null",
-        else_: "name a folder that has that revision: --set model_name_or_path=DIR" }),
+    row("model_revision", Read("model_name_or_path is `owner/name@revision`, where it is no folder \
+        here")),
     row("activation_offloading shuffle_dataset use_liger ignore_bias_buffers \
         max_steps_per_epoch benchmark wandb_* config", Idle("it changes no result")),
     row("vision_* dataset_image_field", Refuse("texts alone are learnt: remove it")),

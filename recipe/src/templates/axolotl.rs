@@ -5,8 +5,9 @@ use super::TurnFormat;
 use super::format::{PLAIN, System};
 
 /// The names that are known.
-pub(super) const NAMES: [&str; 13] = [
+pub(super) const NAMES: [&str; 14] = [
     "chatml",
+    "cohere",
     "gemma",
     "gemma3",
     "llama3",
@@ -54,6 +55,25 @@ const GEMMA: TurnFormat = TurnFormat {
     ..PLAIN
 };
 
+const COHERE: TurnFormat = TurnFormat {
+    begin: "{bos}",
+    system: System::Turn((
+        "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>",
+        "<|END_OF_TURN_TOKEN|>",
+    )),
+    user: (
+        "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>",
+        "<|END_OF_TURN_TOKEN|>",
+    ),
+    assistant: (
+        "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+        "<|END_OF_TURN_TOKEN|>",
+    ),
+    trims: true,
+    alternates: true,
+    ..PLAIN
+};
+
 const PHI: TurnFormat = TurnFormat {
     system: System::Turn(("<|system|>\n", "<|end|>\n")),
     user: ("<|user|>\n", "<|end|>\n"),
@@ -86,6 +106,7 @@ pub(super) fn template(name: &str) -> Option<String> {
             tool: None,
             ..CHATML
         },
+        "cohere" => COHERE,
         "llama3" => LLAMA3,
         "gemma" => GEMMA,
         "gemma3" => TurnFormat {

@@ -133,6 +133,11 @@ impl FactoryTemplate {
         Ok(format.jinja(self.default_system.as_deref(), Some(marks)))
     }
 
+    /// Whether answers have an end of their own.
+    pub fn ends_answers(&self) -> bool {
+        !matches!(format(&self.name), Some((_, Way::EndsLast)))
+    }
+
     /// Whether answers of it have thoughts.
     pub fn has_thoughts(&self) -> bool {
         matches!(format(&self.name), Some((_, Way::Thinks)))

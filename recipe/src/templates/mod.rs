@@ -11,7 +11,7 @@ use format::TurnFormat;
 pub(crate) use factory::FactoryTemplate;
 
 /// Names of the templates that a job file may give instead of a text: those of Axolotl.
-pub const TEMPLATE_NAMES: [&str; 13] = axolotl::NAMES;
+pub const TEMPLATE_NAMES: [&str; 14] = axolotl::NAMES;
 
 /// The text (Jinja) of a template by its name in Axolotl; `None` where the name is not known.
 pub fn named_template(name: &str) -> Option<String> {

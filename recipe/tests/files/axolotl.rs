@@ -325,7 +325,7 @@ learning_rate: 1e-4
     let no = job(&text.replace("chat_template: gemma", "chat_template: exaone"));
     assert_eq!(problems(&no), [("datasets[0].chat_template", None)]);
     assert!(
-        no.problems[0].remedy.contains("chatml, gemma"),
+        no.problems[0].remedy.contains("chatml, cohere"),
         "{:?}",
         no.problems
     );

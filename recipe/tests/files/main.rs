@@ -2,7 +2,9 @@
 //! refused.
 
 mod axolotl;
+mod evaluation;
 mod others;
+mod wider;
 
 use concord_recipe::{Request, Resolved, Tool, resolve};
 

@@ -1,10 +1,10 @@
 //! The other tools.
 
-use concord_recipe::{Learnt, RowKind, Saves, Tool, Warmup};
+use concord_recipe::{Learnt, RowKind, Saves, TooLong, Tool, Warmup};
 
 use crate::{job, job_with, problems, values};
 
-const LLAMA_FACTORY: &str = "\
+pub const LLAMA_FACTORY: &str = "\
 ### model
 model_name_or_path: owner/base
 trust_remote_code: true
@@ -56,6 +56,13 @@ fn llama_factory() {
     let kinds: Vec<RowKind> = found.datasets.iter().map(|set| set.kind).collect();
     assert_eq!(kinds, [RowKind::AlpacaChat, RowKind::Chat]);
     assert_eq!(found.datasets[0].path, "sets/ours.json");
+    assert_eq!(found.datasets[0].too_long, TooLong::ShortenTurns);
+    for set in ["train_on_prompt=true", "template=gemma2", "stage=pt"] {
+        let found = job_with(text, &[set, "dataset=ours"]);
+        assert_eq!(found.datasets[0].too_long, TooLong::Truncate, "{set}");
+        let tells = found.notes.iter().any(|note| note.contains("cutoff_len"));
+        assert_eq!(tells, set != "stage=pt", "{set}");
+    }
     assert_eq!(found.datasets[1].roles["user"], ["human"]);
     assert_eq!(found.datasets[1].max_rows, Some(1_000));
     let far = job_with(
@@ -187,7 +194,7 @@ fn alignment_handbook() {
     );
 }
 
-const TORCHTUNE: &str = "\
+pub const TORCHTUNE: &str = "\
 output_dir: /tmp/tune
 model:
   _component_: torchtune.models.qwen2_5.lora_qwen2_5_0_5b

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use concord_data::{DataCounts, DataLoader, DatasetKind, DatasetSource, Loaded};
+use concord_data::{DataCounts, DataLoader, DatasetKind, DatasetSource};
 use concord_models::weights::ModelFolder;
 use serde_json::json;
 
@@ -53,7 +53,8 @@ pub struct PreviewArgs {
 
 /// The data sets, the model and the length.
 struct Asked {
-    sources: Vec<DatasetSource>,
+    /// What is learnt, and what is held out as a whole.
+    sets: [Vec<DatasetSource>; 2],
     folder: ModelFolder,
     sequence_len: u32,
 }
@@ -64,10 +65,10 @@ struct Asked {
 /// Naming file, row and field of what cannot be used.
 pub fn run(args: &PreviewArgs, output: &Output) -> anyhow::Result<()> {
     let asked = Asked::of(args, output)?;
-    let (sources, folder) = (&asked.sources, &asked.folder);
+    let folder = &asked.folder;
     let config = folder.config();
     let needs_tokenizer = |source: &DatasetSource| source.kind != DatasetKind::Tokens;
-    let tokenizer = match sources.iter().any(needs_tokenizer) {
+    let tokenizer = match asked.sets.iter().flatten().any(needs_tokenizer) {
         true => Some(folder.tokenizer()?),
         false => folder.tokenizer().ok(),
     };
@@ -83,24 +84,25 @@ pub fn run(args: &PreviewArgs, output: &Output) -> anyhow::Result<()> {
         sequence_len: asked.sequence_len,
         progress: &mut progress,
     };
-    let mut first = Vec::new();
-    let loaded = loader.each(sources, &mut |sequence| {
-        if first.len() < args.n {
-            first.push(Shown::of(&sequence));
+    for (sources, is_held) in asked.sets.iter().zip([false, true]) {
+        if is_held && !sources.is_empty() && !output.is_json() {
+            output.result("\nheld out, and evaluated:", &json!(null));
         }
-    })?;
-    for (index, sequence) in first.iter().enumerate() {
-        let (text, object) = sequence.print(index, tokenizer.as_ref());
-        output.result(&text, &object);
-    }
-    for Loaded {
-        sources: indices,
-        counts,
-        ..
-    } in &loaded
-    {
-        let (text, object) = statistics(&sources[indices.clone()], asked.sequence_len, counts);
-        output.result(&text, &object);
+        let mut first = Vec::new();
+        let loaded = loader.each(sources, &mut |sequence| {
+            if first.len() < args.n {
+                first.push(Shown::of(&sequence));
+            }
+        })?;
+        for (index, sequence) in first.iter().enumerate() {
+            let (text, object) = sequence.print(index, tokenizer.as_ref());
+            output.result(&text, &object);
+        }
+        for loaded in &loaded {
+            let sources = &sources[loaded.sources.clone()];
+            let (text, object) = statistics(sources, asked.sequence_len, &loaded.counts);
+            output.result(&text, &object);
+        }
     }
     Ok(())
 }
@@ -137,7 +139,7 @@ impl Asked {
         source.given_files = files;
         let positions = folder.config().max_positions;
         Ok(Self {
-            sources: vec![source],
+            sets: [vec![source], Vec::new()],
             sequence_len: args.sequence_len.unwrap_or(positions.min(LEN) as u32),
             folder,
         })
@@ -152,12 +154,13 @@ impl Asked {
             job.is_longest = false;
         }
         job_data::prepare(&mut job)?;
+        let tested = job.test_datasets().to_vec();
         let model = args.model.as_ref().unwrap_or(&job.base_model);
         let path = loaded_model::resolve(model).context("base_model")?;
         Ok(Self {
             sequence_len: args.sequence_len.unwrap_or(job.sequence_len),
             folder: load_in::open(&path, None)?,
-            sources: job.datasets,
+            sets: [job.datasets, tested],
         })
     }
 }

@@ -13,14 +13,13 @@ use concord_models::weights::ModelFolder;
 use concord_proto::client::ModelProfile;
 use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
 use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, EvaluationSpec, HeldOut, JobSpec};
-use concord_recipe::TokenRole;
 use concord_runtime::{spec as words, tensor_blob};
 use concord_text::{ChatTemplate, TextTokenizer};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::chunks::{CHUNK_SEQUENCES, Chunks};
-use super::held_out;
 use super::told::Told;
+use super::{expected, held_out};
 use crate::support::blobs::BlobSet;
 use crate::support::job_file::{AdapterKind, JobFile, Steps};
 use crate::support::load_in;
@@ -222,7 +221,7 @@ fn data_manifest(
     };
     if let Some(tokenizer) = &tokenizer {
         tokenizer.check(folder.config().vocab)?;
-        check_expected(job, tokenizer)?;
+        expected::check(job, tokenizer, folder.config().vocab)?;
     }
     if job.sample_packing && job.is_grouped() {
         bail!(
@@ -261,26 +260,6 @@ fn data_manifest(
         tokens,
     };
     Ok((data, told))
-}
-
-/// Refuses a job whose file names other tokens for begin and end than the tokenizer has.
-fn check_expected(job: &JobFile, tokenizer: &TextTokenizer) -> anyhow::Result<()> {
-    for expected in &job.expected {
-        let own = match expected.role {
-            TokenRole::Begin => tokenizer.bos(),
-            TokenRole::End => tokenizer.eos(),
-        };
-        if own != Some(expected.text.as_str()) {
-            bail!(
-                "`{}` is {:?}, and the model's tokenizer has {}: put it into the model's \
-                 tokenizer_config.json, or remove the key",
-                expected.key,
-                expected.text,
-                own.map_or("none".to_string(), |own| format!("{own:?}"))
-            );
-        }
-    }
-    Ok(())
 }
 
 /// Writes all sequences, in the order of the data sets. Notes on these.

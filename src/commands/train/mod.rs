@@ -5,6 +5,7 @@ mod checkpoints;
 mod chunks;
 mod completed;
 mod dry_run;
+mod expected;
 mod held_out;
 mod ingest;
 mod output_dir;

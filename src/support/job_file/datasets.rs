@@ -134,6 +134,7 @@ fn dataset(keys: &Keys) -> anyhow::Result<DatasetSource> {
         ExcessLength::Drop,
         ExcessLength::Split,
         ExcessLength::Error,
+        ExcessLength::ShortenTurns,
     ];
     if let Some(strategy) = keys.word_if("excess_length_strategy", &strategies)? {
         source.excess_length = strategy;

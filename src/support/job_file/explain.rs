@@ -2,12 +2,16 @@
 
 use concord_recipe::{Place, ValueSource};
 use serde_json::{Value, json};
+use serde_yaml_ng::Value as Yaml;
 
 use super::given::GivenJob;
 use super::keys::shown;
 use super::known::{Absent, KEYS, Section};
 use crate::support::output::Output;
 use crate::support::table::table;
+
+/// A key, its value as text, and where that comes from.
+type ShownValue = (String, String, Option<ValueSource>);
 
 /// Prints each key of the job with its value and where that comes from, then what has no effect.
 pub fn print(given: &GivenJob, output: &Output) {
@@ -64,7 +68,7 @@ fn idle(given: &GivenJob, output: &Output) {
 }
 
 /// Every key with its value as text and its source; keys that are absent have Concord's default.
-fn values(given: &GivenJob) -> Vec<(String, String, Option<ValueSource>)> {
+fn values(given: &GivenJob) -> Vec<ShownValue> {
     let mut values = Vec::new();
     for key in KEYS.iter().filter(|key| key.section == Section::Job) {
         let name = key.name.to_string();
@@ -73,20 +77,8 @@ fn values(given: &GivenJob) -> Vec<(String, String, Option<ValueSource>)> {
             continue;
         }
         match (given.map().get(key.name), key.absent) {
-            (Some(serde_yaml_ng::Value::Sequence(items)), _) if key.name == "datasets" => {
-                for (index, item) in items.iter().enumerate() {
-                    let map = item.as_mapping().into_iter().flatten();
-                    for (inner, value) in map {
-                        let path = format!("datasets[{index}].{}", shown(inner).replace('"', ""));
-                        let source = given.source(&path);
-                        let at = given.source(&format!("datasets[{index}]"));
-                        values.push((
-                            path,
-                            shown(value),
-                            source.or(at).or(given.source("datasets")),
-                        ));
-                    }
-                }
+            (Some(Yaml::Sequence(items)), _) if name.ends_with("datasets") => {
+                values.extend(of_datasets(given, &name, items));
             }
             (Some(value), _) => values.push((name.clone(), shown(value), given.source(&name))),
             (None, Absent::Is(default)) => values.push((name, default.to_string(), None)),
@@ -97,9 +89,24 @@ fn values(given: &GivenJob) -> Vec<(String, String, Option<ValueSource>)> {
     values
 }
 
+/// The keys of each of the data sets under `name`.
+fn of_datasets(given: &GivenJob, name: &str, items: &[Yaml]) -> Vec<ShownValue> {
+    let mut values = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let at = format!("{name}[{index}]");
+        for (inner, value) in item.as_mapping().into_iter().flatten() {
+            let path = format!("{at}.{}", shown(inner).replace('"', ""));
+            let sources = [&*path, &at, name].into_iter();
+            let source = { sources }.find_map(|path| given.source(path));
+            values.push((path, shown(value), source));
+        }
+    }
+    values
+}
+
 /// A key that says how long a job of another tool is, by the rules of that tool: its value, if any,
 /// and where it comes from. `None` for other keys and jobs.
-fn timing(given: &GivenJob, name: &str) -> Option<Option<(String, String, Option<ValueSource>)>> {
+fn timing(given: &GivenJob, name: &str) -> Option<Option<ShownValue>> {
     let rules = given.resolved.rules?;
     let value = match name {
         "max_steps" => rules.length.max_steps.map(|steps| steps.to_string()),

@@ -232,10 +232,12 @@ pub(super) const KEYS: [Key; 95] = [
         phi_3, phi_35, phi_4, qwen3, qwen_25"),
     key(Dataset, "chat_template_kwargs", Mapping, Means("none"),
         "for conversations: variables for the chat template, such as enable_thinking"),
-    key(Dataset, "excess_length_strategy", Words(&["truncate", "drop", "split", "error"]),
+    key(Dataset, "excess_length_strategy",
+        Words(&["truncate", "drop", "split", "error", "shorten_turns"]),
         Means("truncate; split for completion"),
         "what becomes of an example that is longer than sequence_len: its end is cut off, it is \
-        left out, it becomes several sequences, or the job is refused"),
+        left out, it becomes several sequences, the job is refused, or each question and each \
+        answer loses its end, as in LLaMA-Factory"),
     key(Dataset, "ignore_fields", Names, Means("every field must be used, or known to hold \
         nothing to learn"), "fields of rows and messages to leave out on purpose"),
     key(Dataset, "columns", Names, Means("what ignore_fields says"),

@@ -148,12 +148,9 @@ impl JobFile {
             false => given.check_foreign(keys.wrong())?,
         }
         let adapter = keys.word("adapter", &[AdapterKind::Lora, AdapterKind::Full])?;
-        let mut datasets = datasets::read(&keys)?;
+        let datasets = datasets::read(&keys)?;
         let seed = keys.seed("seed")?;
-        for source in &mut datasets {
-            source.seed = seed;
-        }
-        let job = Self {
+        let mut job = Self {
             timing: JobTiming::read(&keys, given)?,
             base_model: keys.path("base_model")?,
             load_in: load_in(&keys, adapter)?,
@@ -188,6 +185,9 @@ impl JobFile {
             expected: given.resolved.expected.clone(),
             lora: LoraKeys::read(&keys)?,
         };
+        for source in job.all_datasets_mut() {
+            source.seed = seed;
+        }
         job.check_adapter(&keys)?;
         if keys.has("num_epochs") && job.is_grouped() {
             let because = "on a data set of type `tokens`, which says its steps: give `max_steps`";

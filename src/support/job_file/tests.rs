@@ -336,7 +336,7 @@ fn rows_and_templates_are_chosen_by_words() {
             "is not a split such as train, train[:10%]",
         ),
         ("weight: 1.5", "above 0, and at most 1"),
-        ("chat_template: exaone", "one of the names chatml, gemma"),
+        ("chat_template: exaone", "one of the names chatml, cohere"),
         (
             "format: '{instruction}'",
             "has no effect with `type: chat_template`",

@@ -1,9 +1,12 @@
 //! A job of another tool as Concord's keys.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use concord_models::hub;
 use concord_recipe::{
-    Dataset, Learnt, Problem, Resolved, RowKind, Setting, TooLong, TurnTemplate, ValueSource,
+    Dataset, Idle, Learnt, Place, Problem, Resolved, RowKind, Setting, TooLong, TurnTemplate,
+    ValueSource,
 };
 use serde_yaml_ng::{Mapping, Value};
 
@@ -16,19 +19,48 @@ pub(super) fn keys(job: &mut Resolved) -> (Mapping, BTreeMap<String, ValueSource
     for setting in &settings {
         made.setting(setting);
     }
+    revise(job, &mut made);
     job.settings = settings;
-    let mut entries = Vec::new();
-    for (index, dataset) in job.datasets.iter().enumerate() {
-        let path = format!("datasets[{index}]");
-        match made.dataset(&path, dataset) {
-            Ok(entry) => entries.push(Value::Mapping(entry)),
-            Err(problem) => job.problems.push(problem),
+    for (key, sets) in [
+        ("datasets", &job.datasets),
+        ("test_datasets", &job.test_datasets),
+    ] {
+        let mut entries = Vec::new();
+        for (index, dataset) in sets.iter().enumerate() {
+            let path = format!("{key}[{index}]");
+            match made.dataset(&path, dataset) {
+                Ok(entry) => entries.push(Value::Mapping(entry)),
+                Err(problem) => job.problems.push(problem),
+            }
+        }
+        if !entries.is_empty() {
+            made.map.insert(yaml(key), Value::Sequence(entries));
         }
     }
-    if !entries.is_empty() {
-        made.map.insert(yaml("datasets"), Value::Sequence(entries));
-    }
     (made.map, made.sources)
+}
+
+/// Names the revision of a base model of the hub behind its name. A folder has none.
+fn revise(job: &mut Resolved, made: &mut Made) {
+    let Some(Setting { value, source, .. }) = &job.model_revision else {
+        return;
+    };
+    let (base, revision) = (made.map.get("base_model"), value.as_str());
+    let (Some(base), Some(revision)) = (base.and_then(Value::as_str), revision) else {
+        return;
+    };
+    let place = source.place.unwrap_or(Place::File);
+    let key = source.key.clone();
+    if hub::is_here(base) || base.contains('@') {
+        let why = "base_model is a folder, or has a revision behind its name".to_string();
+        return job.idle.push(Idle { place, key, why });
+    }
+    let named = format!("{base}@{revision}");
+    made.map.insert(yaml("base_model"), yaml(named));
+    let how = format!("with `{key}`");
+    if let Some(source) = made.sources.get_mut("base_model") {
+        source.how = how;
+    }
 }
 
 #[derive(Default)]
@@ -54,6 +86,9 @@ impl Made {
             set: None,
         };
         let mut seen = dataset.clone();
+        if seen.split.is_none() && !Path::new(&seen.path).is_file() {
+            seen.split = seen.usual_split.map(str::to_string);
+        }
         if matches!(dataset.kind, RowKind::ByColumns | RowKind::Guessed) {
             columns::see(&mut seen).map_err(fail)?;
         }
@@ -141,6 +176,9 @@ fn turn_keys(dataset: &Dataset, keys: &mut Vec<(&'static str, Value)>) {
         if let Some(column) = dataset.fields.get(name).filter(|column| *column != name) {
             properties.insert(yaml(name), yaml(&**column));
         }
+    }
+    for (name, field) in &dataset.properties {
+        properties.insert(yaml(&**name), yaml(&**field));
     }
     if !properties.is_empty() {
         keys.push(("message_property_mappings", Value::Mapping(properties)));
@@ -232,6 +270,7 @@ fn too_long(rule: TooLong) -> &'static str {
         TooLong::Truncate => "truncate",
         TooLong::Split => "split",
         TooLong::Refuse => "error",
+        TooLong::ShortenTurns => "shorten_turns",
     }
 }
 
