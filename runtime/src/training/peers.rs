@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::engine::EngineEvent;
+use super::engine::{EngineEvent, SentMicrobatch};
 use crate::{Backoff, RuntimeError, session, tensor_blob};
 
 /// Frames that may wait for one worker: they are bounded by the microbatches in flight.
@@ -192,12 +192,13 @@ impl PeerStream {
 /// What the engine is told once a frame is on its way: as long as hidden states wait here, few more
 /// are computed of an evaluation, of which nothing comes back.
 fn on_its_way(header: &FrameHeader) -> Option<EngineEvent> {
-    matches!(header.port.kind, PortKind::Activation(_)).then_some(EngineEvent::Sent {
+    let sent = SentMicrobatch {
         job: header.job,
         epoch: header.epoch,
         step: header.step,
         microbatch: header.microbatch,
-    })
+    };
+    matches!(header.port.kind, PortKind::Activation(_)).then_some(EngineEvent::Sent(sent))
 }
 
 /// How a stream ended that should go on.

@@ -197,16 +197,7 @@ fn text(
             report.evaluations
         ));
     }
-    if report.deciding > 0 {
-        lines.push(match report.deciding_unseen {
-            0 => "decisions   rest on losses of which every piece was re-run".to_string(),
-            unseen => format!(
-                "decisions   not proven: they rest on {} evaluations, and of {unseen} not every \
-                 piece was re-run",
-                report.deciding
-            ),
-        });
-    }
+    lines.extend(decisions(report));
     for (worker, share) in shares {
         lines.push(format!(
             "worker      {}  {} steps, {} pieces of work  {}",
@@ -251,6 +242,19 @@ fn text(
         }));
     }
     lines.join("\n")
+}
+
+/// Whether the evaluations that decide about the result were re-run, where there are any.
+fn decisions(report: &Report) -> Option<String> {
+    let words = match report.deciding_unseen {
+        0 => "decisions   rest on losses of which every piece was re-run".to_string(),
+        unseen => format!(
+            "decisions   not proven: they rest on {} evaluations, and of {unseen} not every piece \
+             was re-run",
+            report.deciding
+        ),
+    };
+    (report.deciding > 0).then_some(words)
 }
 
 /// How many steps a job has done, and whether its patience left some out.

@@ -24,7 +24,7 @@ impl TrainingJob {
                     let (journal, steps) = (&mut self.journal, self.committed.steps());
                     let (audits, job) = (&mut self.audits, &self.order);
                     let more =
-                        audits.accept(context, journal, job, steps, number, auditor, verdict);
+                        audits.accept(context, journal, (job, steps), number, auditor, verdict);
                     self.carry_out(context, more.into_iter().collect());
                 }
                 AuditDecision::Convict(conviction) => self.convict(context, conviction),

@@ -49,12 +49,7 @@ pub(crate) enum EngineEvent {
     /// Tensors of another worker, checked against their digest and signature.
     Frame(Box<ReceivedFrame>),
     /// Hidden states of a microbatch are on the link to the next stage.
-    Sent {
-        job: JobId,
-        epoch: u32,
-        step: u32,
-        microbatch: u32,
-    },
+    Sent(SentMicrobatch),
     /// The scalars of the step.
     Scalars {
         job: JobId,
@@ -76,6 +71,14 @@ pub(crate) enum EngineEvent {
     Flush { job: JobId },
     /// The job is over.
     Forget { job: JobId },
+}
+
+/// A microbatch that is on its way.
+pub(crate) struct SentMicrobatch {
+    pub(crate) job: JobId,
+    pub(crate) epoch: u32,
+    pub(crate) step: u32,
+    pub(crate) microbatch: u32,
 }
 
 /// Tensors that came from another worker.
@@ -155,14 +158,9 @@ impl TrainingEngine {
                     held.receive(*frame);
                 }
             }
-            EngineEvent::Sent {
-                job,
-                epoch,
-                step,
-                microbatch,
-            } => {
-                if let Some(held) = of_plan(&mut self.job, job, epoch) {
-                    held.sent(step, microbatch);
+            EngineEvent::Sent(sent) => {
+                if let Some(held) = of_plan(&mut self.job, sent.job, sent.epoch) {
+                    held.sent(sent.step, sent.microbatch);
                 }
             }
             EngineEvent::Scalars {

@@ -113,13 +113,12 @@ impl LeafAudits {
         [accept].into_iter().chain(accusers).collect()
     }
 
-    /// Notes that a leaf is right. `steps` steps are final.
+    /// Notes that a leaf is right. So many steps of the job are final.
     pub(in super::super) fn accept(
         &mut self,
         context: &mut EventContext,
         journal: &mut Journal,
-        job: &JobOrder,
-        steps: u32,
+        (job, steps): (&JobOrder, u32),
         number: u64,
         auditor: WorkerId,
         verdict: Signed,
