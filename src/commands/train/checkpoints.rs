@@ -18,9 +18,7 @@ use super::{Run, result};
 use crate::support::client::Client;
 use crate::support::job_file::{JobFile, Steps};
 use crate::support::output::{Output, in_words};
-
-/// Name of the file with the progress of a job, in transformers' form.
-const TRAINER_STATE: &str = "trainer_state.json";
+use crate::support::result_names::TRAINER_STATE;
 
 /// How many checkpoints wait at the coordinator for this command.
 pub fn most_kept(job: &JobFile, steps: &Steps) -> u32 {
