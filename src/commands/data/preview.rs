@@ -91,7 +91,7 @@ pub fn run(args: &PreviewArgs, output: &Output) -> anyhow::Result<()> {
     })?;
     for (index, sequence) in first.iter().enumerate() {
         let (text, object) = sequence.print(index, tokenizer.as_ref());
-        output.result(&text, &object);
+        output.coloured(&text, &object);
     }
     for Loaded {
         sources: indices,
