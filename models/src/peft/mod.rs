@@ -11,6 +11,7 @@ mod select;
 mod written;
 
 pub use adapter::Adapter;
+pub use config::check_options;
 pub use merged::MergedModel;
 pub use select::{BadSelection, Modules, Selected, Selection};
 pub use written::ShapeOptions;
