@@ -5,6 +5,7 @@
 
 mod adapter;
 mod config;
+mod expression;
 mod merged;
 mod notes;
 mod select;
