@@ -24,5 +24,19 @@ pub const STEPS_MAX: u32 = 10_000_000;
 /// A text that a peer names itself or its device by.
 pub const NAME_BYTES_MAX: usize = 256;
 
+/// Whether a character moves the cursor, hides its neighbours or reverses their order. With some of
+/// these a peer could forge lines of a terminal or of a log.
+pub fn is_unprintable(letter: char) -> bool {
+    let turns = matches!(letter, '\u{200e}' | '\u{200f}' | '\u{61c}')
+        || ('\u{202a}'..='\u{202e}').contains(&letter)
+        || ('\u{2066}'..='\u{2069}').contains(&letter);
+    letter.is_control() || turns || matches!(letter, '\u{2028}' | '\u{2029}')
+}
+
+/// Whether a peer may name its device so: of at most [`NAME_BYTES_MAX`] bytes, all printable.
+pub fn is_name(text: &str) -> bool {
+    text.len() <= NAME_BYTES_MAX && !text.contains(is_unprintable)
+}
+
 const _: () = assert!(CHUNK_BYTES < MESSAGE_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= BLOB_BYTES_MAX);

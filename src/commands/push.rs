@@ -1,5 +1,6 @@
 //! `concord push`: a result as a repository of the Hugging Face hub.
 
+use std::fs::FileType;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -8,6 +9,7 @@ use serde_json::json;
 
 use crate::support::hub_upload::{HubUpload, PushedFile};
 use crate::support::output::{Output, counted};
+use crate::support::result_names::{self, EVENTS, LOG_FILE};
 
 /// Files that show that a folder is a model or an adapter.
 const RESULTS: [&str; 2] = ["config.json", "adapter_config.json"];
@@ -19,7 +21,8 @@ const RESULTS: [&str; 2] = ["config.json", "adapter_config.json"];
   concord push out/merged owner/name --private
   concord push ggufs owner/name-GGUF --message \"Q4_K_M\"
 
-Hidden files and folders `checkpoint-...` stay here. HF_ENDPOINT names another server.")]
+Hidden files and folders `checkpoint-...` stay here; links and what no result has are refused.
+HF_ENDPOINT names another server.")]
 pub struct PushArgs {
     /// The folder of an adapter, a model or GGUF files.
     #[arg(value_name = "DIR")]
@@ -34,6 +37,9 @@ pub struct PushArgs {
     /// on this machine may see it among the running commands.
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
+    /// Sends also files that no result has, such as a licence; links are never followed.
+    #[arg(long)]
+    all_files: bool,
     /// What the commit says.
     #[arg(long, value_name = "TEXT", default_value = "Upload by concord push")]
     message: String,
@@ -45,7 +51,7 @@ pub struct PushArgs {
 /// Naming the folder that is no result, or what the hub answers.
 pub fn run(args: &PushArgs, output: &Output) -> anyhow::Result<()> {
     check_name(&args.repo)?;
-    let files = files(&args.folder)?;
+    let files = files(&args.folder, args.all_files)?;
     for note in notes(&args.folder)? {
         eprintln!("note: {note}");
     }
@@ -92,8 +98,8 @@ fn check_name(repo: &str) -> anyhow::Result<()> {
     }
 }
 
-/// The files of a result, by their paths.
-fn files(folder: &Path) -> anyhow::Result<Vec<PushedFile>> {
+/// The files of a result, by their paths; those that no result has only with `all`.
+fn files(folder: &Path, all: bool) -> anyhow::Result<Vec<PushedFile>> {
     let mut files = Vec::new();
     let mut folders = vec![String::new()];
     while let Some(below) = folders.pop() {
@@ -103,7 +109,8 @@ fn files(folder: &Path) -> anyhow::Result<Vec<PushedFile>> {
             let entry = entry.with_context(cannot)?;
             let name = entry.file_name().to_string_lossy().into_owned();
             // These two name paths of this machine.
-            let is_private = name == "log.jsonl" || name == "report.html" || name == "runs";
+            let is_private = name == LOG_FILE || name == "report.html" || name == "runs";
+            let is_private = is_private || name.starts_with(EVENTS);
             if name.starts_with('.') || name.starts_with("checkpoint-") || is_private {
                 continue;
             }
@@ -111,15 +118,18 @@ fn files(folder: &Path) -> anyhow::Result<Vec<PushedFile>> {
                 "" => name,
                 below => format!("{below}/{name}"),
             };
-            let found = std::fs::metadata(entry.path()).with_context(cannot)?;
-            match found.is_dir() {
-                true => folders.push(path),
-                false => files.push(PushedFile {
-                    path,
-                    local: entry.path(),
-                    size: found.len(),
-                }),
+            // Not followed: a folder that others made could send any file of this machine.
+            let found = entry.metadata().with_context(cannot)?;
+            if found.is_dir() {
+                folders.push(path);
+                continue;
             }
+            check_file(&entry.path(), &path, found.file_type(), all)?;
+            files.push(PushedFile {
+                path,
+                local: entry.path(),
+                size: found.len(),
+            });
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -133,6 +143,25 @@ fn files(folder: &Path) -> anyhow::Result<Vec<PushedFile>> {
             RESULTS.join(" nor ")
         ),
     }
+}
+
+/// Refuses what is no regular file, and, without `all`, what no result has.
+fn check_file(place: &Path, path: &str, kind: FileType, all: bool) -> anyhow::Result<()> {
+    let place = place.display();
+    if kind.is_symlink() {
+        bail!("{place} is a link, and links are not followed: put the file itself there");
+    }
+    if !kind.is_file() {
+        bail!("{place} is no regular file, and cannot be sent: move it away");
+    }
+    let is_gguf = path.ends_with(".gguf") && !path.contains('/');
+    if !all && !is_gguf && !result_names::is_path(path) {
+        bail!(
+            "{place} is no file of a result, and is not sent unasked: move it away, or give \
+             --all-files"
+        );
+    }
+    Ok(())
 }
 
 /// What others should know of a folder that is pushed.

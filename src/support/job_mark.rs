@@ -1,7 +1,7 @@
 //! The file that marks an output folder as belonging to a job.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use concord_models::export;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::support::job_file::AdapterKind;
+use crate::support::result_names;
 
 /// Version of the file. One of another version may have fields that this release does not know.
 const VERSION: u32 = 1;
@@ -70,7 +71,7 @@ pub struct Mark {
 
 impl Mark {
     /// Name of the file with the steps of the job, beside it.
-    pub const LOG_FILE: &str = "log.jsonl";
+    pub const LOG_FILE: &str = result_names::LOG_FILE;
 
     /// Name of the file.
     pub const FILE: &str = ".concord-job.json";
@@ -112,9 +113,16 @@ impl Mark {
         }
         let mark: Self = serde_json::from_value(value)
             .with_context(|| format!("output_dir: {place} is damaged ({remedy})"))?;
-        // These files may be removed later, so none may be outside the folder.
-        match mark.files.iter().find(|file| !is_inside(file)) {
-            Some(file) => bail!("output_dir: {place} names `{file}`: {remedy}"),
+        let is_id = mark.job.len() == 64 && mark.job.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !is_id {
+            bail!("output_dir: {place} is damaged: `job` is no id of a job ({remedy})");
+        }
+        // These files may be moved and removed later. The folder may come from others, so only
+        // what this program writes may be among them.
+        match mark.files.iter().find(|file| !result_names::is_path(file)) {
+            Some(file) => {
+                bail!("output_dir: {place} names `{file}`, which is no file of a result: {remedy}")
+            }
             None => Ok(Some(mark)),
         }
     }
@@ -130,9 +138,4 @@ impl Mark {
         let written = export::replace_file(&path, |out| out.write_all(text.as_bytes()));
         written.context("output_dir")
     }
-}
-
-fn is_inside(file: &str) -> bool {
-    let mut parts = Path::new(file).components().peekable();
-    parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
 }

@@ -54,7 +54,9 @@ impl Staging {
     fn begin(place: &Path) -> anyhow::Result<Self> {
         let shown = place.display();
         let is_empty = |dir: &Path| fs::read_dir(dir).is_ok_and(|mut dir| dir.next().is_none());
-        if fs::symlink_metadata(place).is_ok() && !is_empty(place) {
+        if let Ok(found) = fs::symlink_metadata(place)
+            && (found.is_symlink() || !is_empty(place))
+        {
             bail!("--output: {shown} is there already, and is not replaced: choose another place");
         }
         let name = place
@@ -63,8 +65,24 @@ impl Staging {
         let hidden = format!(".{}.concord-partial", name.to_string_lossy());
         let dir = place.with_file_name(hidden);
         let cannot = || format!("--output: cannot write {shown}");
-        fs::create_dir_all(&dir).with_context(cannot)?;
-        let lock = File::create(dir.join(LOCK_FILE)).with_context(cannot)?;
+        if let Some(parent) = dir.parent() {
+            fs::create_dir_all(parent).with_context(cannot)?;
+        }
+        let made = fs::create_dir(&dir);
+        // What a killed command has left is used again; what only has its name is not touched.
+        let is_dir = |found: fs::Metadata| found.is_dir();
+        if let Err(error) = made
+            && !fs::symlink_metadata(&dir).is_ok_and(is_dir)
+        {
+            return Err(error).with_context(|| {
+                format!(
+                    "--output: {} cannot be used as the folder in which {shown} is made: if it is \
+                     there, move it away",
+                    dir.display()
+                )
+            });
+        }
+        let lock = open_lock(&dir.join(LOCK_FILE))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -104,6 +122,34 @@ impl Drop for Staging {
     }
 }
 
+/// Opens the file that is locked. A link or a file with contents is not of a killed command, and
+/// stays as it is.
+fn open_lock(path: &Path) -> anyhow::Result<File> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        use std::os::unix::fs::OpenOptionsExt;
+
+        // Opening a pipe must not wait for its other end.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        options.custom_flags(flags.bits() as i32);
+    }
+    let strange = || {
+        format!(
+            "--output: {} is not the empty file of an earlier command: move it away",
+            path.display()
+        )
+    };
+    let lock = options.open(path).with_context(strange)?;
+    let found = lock.metadata().with_context(strange)?;
+    match found.is_file() && found.len() == 0 {
+        true => Ok(lock),
+        false => bail!("{}", strange()),
+    }
+}
+
 fn remove(path: &Path) -> std::io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
@@ -136,5 +182,37 @@ mod tests {
         let error = make(&place, write).unwrap_err().to_string();
         assert!(error.contains("is there already"), "{error}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_others_planted_in_its_place_is_neither_followed_nor_changed() {
+        use std::os::unix::fs::symlink;
+
+        let folder = tempfile::tempdir().unwrap();
+        let (place, mine) = (folder.path().join("out"), folder.path().join("mine"));
+        let partial = folder.path().join(".out.concord-partial");
+        fs::create_dir(&mine).unwrap();
+        fs::write(mine.join("out"), "precious").unwrap();
+        let refused = |word: &str| {
+            let error: anyhow::Result<()> = make(&place, |_| panic!("no work is done"));
+            let error = format!("{:#}", error.unwrap_err());
+            assert!(error.contains(word), "{error}");
+            assert_eq!(fs::read(mine.join("out")).unwrap(), b"precious");
+            assert_eq!(fs::read_dir(&mine).unwrap().count(), 1);
+        };
+        symlink(&mine, &partial).unwrap();
+        refused(".out.concord-partial");
+        fs::remove_file(&partial).unwrap();
+        fs::create_dir(&partial).unwrap();
+        symlink(mine.join("out"), partial.join(LOCK_FILE)).unwrap();
+        refused("concord-partial/.lock");
+        fs::remove_file(partial.join(LOCK_FILE)).unwrap();
+        fs::hard_link(mine.join("out"), partial.join(LOCK_FILE)).unwrap();
+        refused("concord-partial/.lock");
+        fs::remove_dir_all(&partial).unwrap();
+        fs::create_dir(folder.path().join("empty")).unwrap();
+        symlink(folder.path().join("empty"), &place).unwrap();
+        refused("is there already");
     }
 }

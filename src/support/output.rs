@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
+use concord_proto::limits::is_unprintable;
 use serde_json::{Value, json};
 
 /// The output of a command. Results go to stdout, progress and errors to stderr.
@@ -55,8 +56,14 @@ impl Output {
         self.json
     }
 
-    /// Prints a result: `text` (nothing if it is empty), or `object` with `--json`.
+    /// Prints a result: `text` (nothing if it is empty), or `object` with `--json`. The text may
+    /// have words of others: what controls a terminal is shown as "?".
     pub fn result(&self, text: &str, object: &Value) {
+        self.coloured(&printable(text), object);
+    }
+
+    /// As [`Output::result`], of text that has colours, and whose foreign words are printable.
+    pub fn coloured(&self, text: &str, object: &Value) {
         let mut stdout = std::io::stdout().lock();
         // A closed stdout is no reason to fail.
         let _ = match (self.json, text.is_empty()) {
@@ -77,6 +84,7 @@ impl Output {
             if self.json {
                 self.result("", &object);
             }
+            let stopped = printable(&stopped.words);
             let _ = writeln!(std::io::stderr(), "{signal}: {stopped}");
             return ExitCode::from(code);
         }
@@ -84,9 +92,20 @@ impl Output {
         if self.json {
             self.result("", &json!({ "event": "error", "error": words }));
         }
-        let _ = writeln!(std::io::stderr(), "error: {words}");
+        let _ = writeln!(std::io::stderr(), "error: {}", printable(&words));
         ExitCode::FAILURE
     }
+}
+
+/// The text with "?" for each character that moves the cursor or turns the direction of others,
+/// except ends of lines and tabs.
+pub fn printable(text: &str) -> String {
+    let shown = text.chars().map(|letter| match letter {
+        '\n' | '\t' => letter,
+        letter if is_unprintable(letter) => '?',
+        letter => letter,
+    });
+    shown.collect()
 }
 
 /// A count with its noun, such as "1 stage" or "2 stages".
@@ -199,6 +218,12 @@ mod tests {
         for (error, expected) in cases {
             assert_eq!(in_words(&error), expected, "{error:#}");
         }
+    }
+
+    #[test]
+    fn words_of_others_do_not_control_the_terminal() {
+        let said = "a\u{1b}[2J\u{9b}1m\r\u{202e}b\tc\nd \u{e9}";
+        assert_eq!(printable(said), "a?[2J?1m??b\tc\nd \u{e9}");
     }
 
     #[test]

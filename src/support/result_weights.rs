@@ -8,7 +8,7 @@ use concord_kernels::Tensor;
 use concord_kernels::packed::QuantFormat;
 use concord_models::ModelError;
 use concord_models::config::UpdateShape;
-use concord_models::peft::{Adapter, ShapeOptions};
+use concord_models::peft::{self, Adapter, ShapeOptions};
 use concord_models::weights::{ModelFolder, TensorFile};
 use concord_proto::{AdapterSpec, Claim, Digest, LoraUpdates, UpdateSize};
 use concord_runtime::tensor_blob;
@@ -215,9 +215,13 @@ fn shape_options(updates: &LoraUpdates, modules: impl Iterator<Item = String>) -
 /// Checks ranks, scales and targets, on which the result of an adapter depends, too.
 fn check_config(path: &Path, expected: &ShapeOptions, use_dora: bool) -> anyhow::Result<()> {
     let place = path.display();
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {place}"))?;
-    let config: Value =
-        serde_json::from_slice(&bytes).with_context(|| format!("{place}: not valid JSON"))?;
+    let config = Value::Object(peft::check_options(path)?);
+    if config["peft_type"] != "LORA" {
+        bail!(
+            "{place}: `peft_type` is {}, but LORA was trained",
+            config["peft_type"]
+        );
+    }
     let differ = |key: &str, trained: &dyn std::fmt::Display| {
         let found = &config[key];
         anyhow!("{place}: `{key}` is {found}, but {trained} was trained")
@@ -247,6 +251,7 @@ fn check_config(path: &Path, expected: &ShapeOptions, use_dora: bool) -> anyhow:
         "use_rslora",
         "fan_in_fan_out",
         "layers_to_transform",
+        "layers_pattern",
         "exclude_modules",
     ] {
         if !matches!(config[key], Value::Null | Value::Bool(false)) {
@@ -272,4 +277,51 @@ fn check_config(path: &Path, expected: &ShapeOptions, use_dora: bool) -> anyhow:
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_with_an_option_that_nothing_computes_is_not_the_trained_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("adapter_config.json");
+        let expected = ShapeOptions {
+            r: 4,
+            lora_alpha: json!(8),
+            target_modules: vec!["q_proj".to_string()],
+            rank_pattern: BTreeMap::new(),
+            alpha_pattern: BTreeMap::new(),
+            modules_to_save: None,
+        };
+        let check = |option: &str, value: Value| {
+            let mut config = json!({
+                "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8,
+                "target_modules": ["q_proj"], "bias": "none", "init_lora_weights": true,
+            });
+            config[option] = value;
+            std::fs::write(&path, config.to_string()).unwrap();
+            check_config(&path, &expected)
+        };
+        check("lora_dropout", json!(0.1)).unwrap();
+        for (option, value) in [
+            ("alora_invocation_tokens", json!([1])),
+            ("layer_replication", json!([[0, 2]])),
+            ("layers_pattern", json!("layers")),
+            ("lora_bias", json!(true)),
+            ("bias", json!("all")),
+            ("init_lora_weights", json!("pissa")),
+            ("target_parameters", json!(["x"])),
+            ("trainable_token_indices", json!([1])),
+            ("use_qalora", json!(true)),
+            ("arrow_config", json!({"a": 1})),
+            ("peft_type", json!("LOHA")),
+            ("peft_type", Value::Null),
+            ("task_type", json!("SEQ_CLS")),
+        ] {
+            let refused = check(option, value).unwrap_err().to_string();
+            assert!(refused.contains(option), "{option}: {refused}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Tables as text.
 
+use crate::support::output::printable;
+
 /// Rows of cells under their headings, each column as wide as its widest cell. Control characters,
 /// which a peer may have put into a name, are shown as "?".
 pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
@@ -10,11 +12,7 @@ pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Strin
 
 /// Rows of cells, each column as wide as its widest cell. Control characters are shown as "?".
 pub fn columns(rows: &[Vec<String>]) -> String {
-    let clean = |cell: &String| -> String {
-        cell.chars()
-            .map(|c| if c.is_control() { '?' } else { c })
-            .collect()
-    };
+    let clean = |cell: &String| printable(cell).replace(['\n', '\t'], "?");
     let lines: Vec<Vec<String>> = rows
         .iter()
         .map(|row| row.iter().map(clean).collect())

@@ -256,3 +256,31 @@ fn what_the_hub_refuses_is_said() {
         text(&ran.stderr)
     );
 }
+
+#[test]
+fn only_what_a_result_has_leaves_this_machine() {
+    let (hub, folder) = (Hub::start(), result());
+    let sub = folder.path().join("sub");
+    fs::create_dir(&sub).unwrap();
+    fs::write(sub.join("notes.txt"), "mine").unwrap();
+    let ran = hub.push(folder.path(), &["me/mine"], "t0k");
+    let said = text(&ran.stderr);
+    assert!(
+        said.contains("notes.txt") && said.contains("--all-files"),
+        "{said}"
+    );
+    assert!(hub.asked.lock().unwrap().is_empty(), "nothing was sent");
+    let ran = hub.push(folder.path(), &["me/mine", "--all-files", "--json"], "t0k");
+    let told: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let files = told["files"].as_array().unwrap();
+    assert!(files.contains(&json!("sub/notes.txt")), "{told}");
+    #[cfg(unix)]
+    for name in ["chat_template.jinja", "linked"] {
+        let (hub, other) = (Hub::start(), result());
+        std::os::unix::fs::symlink(&sub, other.path().join(name)).unwrap();
+        let ran = hub.push(other.path(), &["me/mine", "--all-files"], "t0k");
+        let said = text(&ran.stderr);
+        assert!(said.contains(name) && said.contains("is a link"), "{said}");
+        assert!(hub.asked.lock().unwrap().is_empty(), "nothing was sent");
+    }
+}

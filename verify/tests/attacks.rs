@@ -108,6 +108,10 @@ fn claims_that_break_the_rules_name_the_worker() {
         &["arithmetic"],
     );
     named(
+        &with_claim(1, |claim, _| claim.device = "gpu\u{1b}[2J".to_string()),
+        &["control characters"],
+    );
+    named(
         &with_claim(1, |claim, _| claim.state.truncate(1)),
         &["tensors"],
     );

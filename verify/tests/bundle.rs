@@ -61,6 +61,10 @@ fn files_and_folders_give_the_bundle_back() {
         matches!(&error, BundleError::Content(e) if e.file == "chain.records"),
         "{error}"
     );
+    // Of what is no file nothing is read.
+    std::fs::create_dir(folder.join("chain.records")).unwrap();
+    let error = Bundle::read_dir(&folder).unwrap_err().to_string();
+    assert!(error.contains("no regular file"), "{error}");
     std::fs::remove_dir_all(&folder).unwrap();
     assert!(!folder.with_extension("partial").exists());
 }

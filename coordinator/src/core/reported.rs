@@ -1,16 +1,9 @@
 //! What peers say in words, made fit to be stored, logged and shown to others.
 
+use concord_proto::limits::is_unprintable;
+
 /// The most characters that are shown of what a peer says.
 const CHARS_MAX: usize = 1_000;
-
-/// Whether a character moves the cursor, hides its neighbours or reverses their order. With some of
-/// these a peer could forge lines of a terminal or of a log.
-pub(super) fn is_unprintable(letter: char) -> bool {
-    let turns = matches!(letter, '\u{200e}' | '\u{200f}' | '\u{61c}')
-        || ('\u{202a}'..='\u{202e}').contains(&letter)
-        || ('\u{2066}'..='\u{2069}').contains(&letter);
-    letter.is_control() || turns || matches!(letter, '\u{2028}' | '\u{2029}')
-}
 
 /// The words of a peer: on one line, without control characters, cut to `CHARS_MAX` characters.
 pub(super) fn reported(words: String) -> String {

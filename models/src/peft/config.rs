@@ -52,6 +52,22 @@ const ALL_LINEAR: &str = "all-linear";
 /// Reads a config, and refuses by name every option that makes the adapter compute something else
 /// than low-rank updates.
 pub(super) fn read(path: &Path, model: &DecoderConfig) -> Result<LoraSpec, ModelError> {
+    let object = check_options(path)?;
+    let file = ConfigFile {
+        path,
+        object: &object,
+    };
+    file.get("peft_type")?;
+    let selected = file.selection()?.resolve(model);
+    Ok(selected.map_err(|bad| file.of_selection(bad))?.spec)
+}
+
+/// The options of a config, none of which makes the adapter compute something else than low-rank
+/// updates. What needs the model to be understood is not checked.
+///
+/// # Errors
+/// [`ModelError::UnsupportedAdapter`] naming the option; where the file cannot be read.
+pub fn check_options(path: &Path) -> Result<Map<String, Value>, ModelError> {
     let bytes = fs::read(path).map_err(ModelError::io("read", path))?;
     let object = json::object(path, &bytes)?;
     let unsupported = |option: &str, found: &Value| ModelError::UnsupportedAdapter {
@@ -78,13 +94,7 @@ pub(super) fn read(path: &Path, model: &DecoderConfig) -> Result<LoraSpec, Model
             return Err(unsupported(option, value));
         }
     }
-    let file = ConfigFile {
-        path,
-        object: &object,
-    };
-    file.get("peft_type")?;
-    let selected = file.selection()?.resolve(model);
-    Ok(selected.map_err(|bad| file.of_selection(bad))?.spec)
+    Ok(object)
 }
 
 /// The options of a file.

@@ -5,12 +5,14 @@
 
 mod adapter;
 mod config;
+mod expression;
 mod merged;
 mod notes;
 mod select;
 mod written;
 
 pub use adapter::Adapter;
+pub use config::check_options;
 pub use merged::MergedModel;
 pub use select::{BadSelection, Modules, Selected, Selection};
 pub use written::ShapeOptions;

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use fancy_regex::Regex;
-
+use super::expression::{Around, Expression, check_count};
 use crate::config::{DecoderConfig, LayerMatrix, LoraSpec, Projection, UpdateShape};
 use crate::json::shown;
 
@@ -109,14 +108,19 @@ impl Selection {
     pub fn resolve(&self, model: &DecoderConfig) -> Result<Selected, BadSelection> {
         let mut matchers = Matchers::of(self)?;
         matchers.targets.refuse_others(model)?;
+        matchers.check_steps()?;
         let saved = saved(&self.saved, model)?;
         let mut wrong = None;
         let spec = LoraSpec::of_model(model, |layer, matrix| {
-            let is_whole = saved.contains(&matrix.module) || matchers.is_within_saved(matrix);
-            if is_whole || !matchers.selects(self, layer, matrix) {
+            // An expression that is given up once would take as long for every module.
+            if wrong.is_some() {
                 return None;
             }
-            let shape = matchers.shape(self, &matrix.module);
+            let is_whole = saved.contains(&matrix.module) || matchers.is_within_saved(matrix);
+            let is_adapted = !is_whole && matchers.selects(self, layer, matrix);
+            let shape = is_adapted.then(|| matchers.shape(self, &matrix.module));
+            wrong = matchers.check_steps().err();
+            let shape = shape?;
             if !shape.alpha.is_finite() || shape.alpha <= 0.0 {
                 wrong.get_or_insert(bad(
                     "lora_alpha",
@@ -126,10 +130,10 @@ impl Selection {
             }
             Some(shape)
         });
-        matchers.targets.check_names(model)?;
         if let Some(wrong) = wrong {
             return Err(wrong);
         }
+        matchers.targets.check_names(model)?;
         let Some(mut spec) = spec else {
             let expected = "with the other options it selects no projection of this model";
             return Err(bad("target_modules", self.targets.shown(), expected));
@@ -170,22 +174,22 @@ struct Matcher<'a> {
     option: &'static str,
     modules: &'a Modules,
     /// Of a pattern.
-    regex: Option<Regex>,
+    expression: Option<Expression>,
     /// Which names have fitted.
     used: Vec<bool>,
 }
 
 impl<'a> Matcher<'a> {
     fn of(option: &'static str, modules: &'a Modules) -> Result<Self, BadSelection> {
-        let (regex, names) = match modules {
+        let (expression, names) = match modules {
             Modules::All => (None, 0),
             Modules::Names { names, .. } => (None, names.len()),
-            Modules::Pattern(text) => (Some(regex(option, text, &format!("^(?:{text})$"))?), 0),
+            Modules::Pattern(text) => (Some(Expression::of(option, text, Around::Nothing)?), 0),
         };
         Ok(Self {
             option,
             modules,
-            regex,
+            expression,
             used: vec![false; names],
         })
     }
@@ -208,7 +212,8 @@ impl<'a> Matcher<'a> {
     }
 
     fn fits_whole(&self, module: &str) -> bool {
-        self.regex.as_ref().is_some_and(|regex| hits(regex, module))
+        let mut expression = self.expression.iter();
+        expression.any(|expression| expression.fits(module))
     }
 
     /// Refuses an expression that fits matrices on which PEFT has an update and Concord has none.
@@ -253,27 +258,29 @@ impl<'a> Matcher<'a> {
 struct Matchers<'a> {
     targets: Matcher<'a>,
     exclude: Option<Matcher<'a>>,
-    layers: Vec<Regex>,
-    saved: Vec<Regex>,
+    layers: Vec<Expression>,
+    saved: Vec<Expression>,
     ranks: Patterns,
     alphas: Patterns,
 }
 
 /// Expressions that each fit the end of a name.
-struct Patterns(Vec<(Regex, bool)>);
+struct Patterns(Vec<(Expression, bool)>);
 
 impl Patterns {
     fn of<T>(option: &'static str, entries: &[(String, T)]) -> Result<Self, BadSelection> {
+        check_count(option, entries.iter().map(|(text, _)| text))?;
         let one = |(text, _): &(String, T)| {
-            let regex = regex(option, text, &format!(r"^(?:.*\.)?(?:{text})$"))?;
-            Ok((regex, false))
+            let expression = Expression::of(option, text, Around::Start)?;
+            Ok((expression, false))
         };
         entries.iter().map(one).collect::<Result<_, _>>().map(Self)
     }
 
     /// The index of the first that fits.
     fn first(&mut self, module: &str) -> Option<usize> {
-        let index = self.0.iter().position(|(regex, _)| hits(regex, module))?;
+        let mut all = self.0.iter();
+        let index = all.position(|(expression, _)| expression.fits(module))?;
         self.0[index].1 = true;
         Some(index)
     }
@@ -307,15 +314,12 @@ impl<'a> Matchers<'a> {
                 return Err(bad(option, rank, why));
             }
         }
+        check_count("layers_pattern", selection.layers_pattern.iter())?;
+        check_count("modules_to_save", selection.saved.iter())?;
         let layers = selection.layers_pattern.iter();
-        let layers = layers.map(|text| {
-            let whole = format!(r"^(?:|.*?\.)(?:{text})\.(\d+)\.");
-            regex("layers_pattern", text, &whole)
-        });
-        let saved = selection.saved.iter().map(|text| {
-            let whole = format!(r"^(?:|.*\.)(?:{text})(?:$|\..*)");
-            regex("modules_to_save", text, &whole)
-        });
+        let layers = layers.map(|text| Expression::of("layers_pattern", text, Around::Layers));
+        let saved = selection.saved.iter();
+        let saved = saved.map(|text| Expression::of("modules_to_save", text, Around::Within));
         let exclude = selection.exclude.as_ref();
         Ok(Self {
             targets: Matcher::of("target_modules", &selection.targets)?,
@@ -332,7 +336,20 @@ impl<'a> Matchers<'a> {
     /// Whether a matrix is within a module of `modules_to_save`, on which PEFT puts no update.
     fn is_within_saved(&self, matrix: &LayerMatrix) -> bool {
         let mut saved = self.saved.iter();
-        saved.any(|regex| hits(regex, &matrix.module))
+        saved.any(|expression| expression.fits(&matrix.module))
+    }
+
+    /// Refuses the first expression that was given up: what it selects is not known.
+    fn check_steps(&self) -> Result<(), BadSelection> {
+        let matchers = [Some(&self.targets), self.exclude.as_ref()];
+        let modules = matchers.into_iter().flatten();
+        let patterns = self.ranks.0.iter().chain(&self.alphas.0);
+        let mut all = modules
+            .flat_map(|matcher| &matcher.expression)
+            .chain(&self.layers)
+            .chain(&self.saved)
+            .chain(patterns.map(|(expression, _)| expression));
+        all.try_for_each(Expression::check_steps)
     }
 
     fn selects(&mut self, selection: &Selection, layer: u32, matrix: &LayerMatrix) -> bool {
@@ -352,7 +369,7 @@ impl<'a> Matchers<'a> {
             Some(layers) => {
                 let index = match self.layers.is_empty() {
                     true => Some(layer),
-                    false => self.layers.iter().find_map(|regex| index(regex, module)),
+                    false => self.layers.iter().find_map(|layers| layers.index(module)),
                 };
                 index.is_some_and(|index| layers.contains(&index))
             }
@@ -434,26 +451,11 @@ fn has_module(model: &DecoderConfig, name: &str) -> bool {
     })
 }
 
-/// Whether an expression fits. One that takes too long to decide does not.
-fn hits(regex: &Regex, text: &str) -> bool {
-    regex.is_match(text).unwrap_or(false)
-}
-
-/// The index of a layer that an expression finds in a name.
-fn index(regex: &Regex, module: &str) -> Option<u32> {
-    let found = regex.captures(module).ok()??;
-    found.get(found.len() - 1)?.as_str().parse().ok()
-}
-
-fn regex(option: &'static str, text: &str, whole: &str) -> Result<Regex, BadSelection> {
-    let read = Regex::new(whole);
-    read.map_err(|error| {
-        let expected = format!("must be names, or a regular expression: {error}");
-        bad(option, shown(text), expected)
-    })
-}
-
-fn bad(option: &'static str, found: impl ToString, expected: impl Into<String>) -> BadSelection {
+pub(super) fn bad(
+    option: &'static str,
+    found: impl ToString,
+    expected: impl Into<String>,
+) -> BadSelection {
     BadSelection {
         option,
         found: found.to_string(),

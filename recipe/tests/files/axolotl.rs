@@ -204,7 +204,6 @@ fn optimizers_that_are_not_computed_are_refused_with_one_that_is() {
     }
     for (name, instead) in [
         ("adafactor", "adamw_8bit"),
-        ("adamw_torch_4bit", "adamw_8bit"),
         ("ademamix_8bit", "adamw_8bit"),
         ("rmsprop", "adamw_torch"),
         ("lion_pytorch", "lion_32bit"),
@@ -247,7 +246,6 @@ lr_scheduler: rex
         problems(&found),
         [
             ("plugins", None),
-            ("optimizer", Some("optimizer=adamw_torch")),
             ("lr_scheduler", Some("lr_scheduler=cosine")),
         ]
     );

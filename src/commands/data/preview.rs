@@ -96,7 +96,7 @@ pub fn run(args: &PreviewArgs, output: &Output) -> anyhow::Result<()> {
         })?;
         for (index, sequence) in first.iter().enumerate() {
             let (text, object) = sequence.print(index, tokenizer.as_ref());
-            output.result(&text, &object);
+            output.coloured(&text, &object);
         }
         for loaded in &loaded {
             let sources = &sources[loaded.sources.clone()];

@@ -18,9 +18,7 @@ use super::{Run, result};
 use crate::support::client::Client;
 use crate::support::job_file::{JobFile, Steps};
 use crate::support::output::{Output, in_words};
-
-/// Name of the file with the progress of a job, in transformers' form.
-const TRAINER_STATE: &str = "trainer_state.json";
+use crate::support::result_names::TRAINER_STATE;
 
 /// How many checkpoints wait at the coordinator for this command.
 pub fn most_kept(job: &JobFile, steps: &Steps) -> u32 {
@@ -41,6 +39,9 @@ pub struct Saver<'a> {
     ingested: &'a Ingested,
     output: &'a Output,
     output_dir: &'a mut OutputDir,
+    /// A checkpoint that waits for the evaluation after the same steps, which is a part of its
+    /// `trainer_state.json`: the two are told in either order.
+    waiting: Option<(u32, Digest)>,
     /// What was reported last.
     complaint: String,
 }
@@ -55,18 +56,53 @@ impl<'a> Saver<'a> {
             ingested: run.ingested,
             output: run.output,
             output_dir,
+            waiting: None,
             complaint: String::new(),
         }
     }
 
     /// Takes in an event; `is_news` says that it is not repeated from an earlier run.
     pub async fn take(&mut self, event: &JobEvent, is_news: bool, log: &StepLog) {
-        let (steps, done) = match event {
-            JobEvent::Saved { steps, state } => (*steps, self.save(*steps, *state, log).await),
-            // An older event may be about a checkpoint that was since written again.
-            JobEvent::Voided { from_step } if is_news => (*from_step, self.void(*from_step)),
-            _ => return,
-        };
+        if let JobEvent::Saved { steps, state } = event {
+            // One of more steps was evaluated: that of fewer waits no longer.
+            self.save_waiting(log).await;
+            self.waiting = Some((*steps, *state));
+        }
+        let is_told = self.waiting.is_some_and(|(steps, _)| {
+            let goes_on = matches!(event, JobEvent::Step { step, .. } if *step >= steps);
+            let is_end = matches!(event, JobEvent::Completed { .. } | JobEvent::Failed(_));
+            goes_on || is_end || !self.is_evaluated(steps) || log.has_evaluation(steps)
+        });
+        if is_told {
+            self.save_waiting(log).await;
+        }
+        // An older event may be about a checkpoint that was since written again.
+        if let JobEvent::Voided { from_step } = event
+            && is_news
+        {
+            self.waiting = self.waiting.filter(|(steps, _)| steps <= from_step);
+            let done = self.void(*from_step);
+            self.tell(*from_step, done);
+        }
+    }
+
+    /// Whether the loss is taken after so many steps.
+    fn is_evaluated(&self, steps: u32) -> bool {
+        let spec = &self.ingested.spec;
+        let is_due = |every: u32| steps == spec.steps || (every > 0 && steps.is_multiple_of(every));
+        spec.evaluation
+            .is_some_and(|evaluation| is_due(evaluation.every))
+    }
+
+    async fn save_waiting(&mut self, log: &StepLog) {
+        if let Some((steps, state)) = self.waiting.take() {
+            let done = self.save(steps, state, log).await;
+            self.tell(steps, done);
+        }
+    }
+
+    /// Reports what could not be done.
+    fn tell(&mut self, steps: u32, done: anyhow::Result<()>) {
         if let Err(why) = done {
             // What is there of it frees its room; the next start tries again.
             let _ = self.output_dir.forget_staging();

@@ -83,8 +83,12 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     explain::tell(&given, output);
     let mut options = args.options(&job)?;
     if args.dry_run {
+        OutputDir::look(&job)?;
         let ingested = ingest::ingest(&job, output, args.coordinator.is_none())
             .map_err(|error| given.in_its_words(error))?;
+        if let Ok(dir) = job.output_dir.canonicalize() {
+            apart::check_base(&dir, ingested.folder.dir())?;
+        }
         return dry_run::print(&ingested, job.save_total_limit, output);
     }
     let mut signals = EndSignals::install()?;
@@ -328,11 +332,11 @@ impl Run<'_> {
         let Some(dir) = &self.job.tensorboard_dir else {
             return Ok(None);
         };
-        let board = Board::open(dir, self.id, is_new);
-        if let Ok(file) = board.path().strip_prefix(output_dir.dir()) {
+        let path = Board::place(dir, self.id);
+        if let Ok(file) = path.strip_prefix(output_dir.dir()) {
             output_dir.note_files(&[file.to_string_lossy().into_owned()])?;
         }
-        Ok(Some(board))
+        Ok(Some(Board::open(path, is_new)))
     }
 
     /// Writes the page of the run into the output folder.

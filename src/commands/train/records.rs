@@ -9,6 +9,7 @@ use super::checkpoints::Saver;
 use super::output_dir::log::{StepLog, now};
 use crate::support::event_file::EventFile;
 use crate::support::output::in_words;
+use crate::support::result_names::EVENTS;
 
 /// All that takes in the events of a job.
 pub struct Records<'a> {
@@ -39,25 +40,21 @@ pub struct Board {
 }
 
 impl Board {
-    /// The event file of a job in `dir`, which goes on unless `is_new`.
-    pub fn open(dir: &Path, job: JobId, is_new: bool) -> Self {
+    /// Where the event file of a job in `dir` lies.
+    pub fn place(dir: &Path, job: JobId) -> PathBuf {
         // One name for a job, so that it goes on in the same file. Names of event files have a time
         // in this place, by which they are sorted.
-        let name = format!("events.out.tfevents.0.{}", job.0.short());
-        let mut board = Self {
-            path: dir.join(name),
-            file: None,
-        };
+        dir.join(format!("{EVENTS}0.{}", job.0.short()))
+    }
+
+    /// The event file at `path`, which goes on unless `is_new`.
+    pub fn open(path: PathBuf, is_new: bool) -> Self {
+        let mut board = Self { path, file: None };
         match EventFile::open(&board.path, is_new) {
             Ok(file) => board.file = Some(file),
             Err(why) => board.complain(&why),
         }
         board
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     fn take(&mut self, event: &JobEvent, is_news: bool) {

@@ -24,10 +24,8 @@ use crate::support::client::Client;
 use crate::support::job_file::JobFile;
 use crate::support::model_card;
 use crate::support::output::Output;
+use crate::support::result_names::PROOF;
 use crate::support::result_weights;
-
-/// The folder of the proof, within the output folder.
-const PROOF: &str = "proof";
 
 /// Files that make a folder a model or an adapter. They are moved last.
 const LAST: [&str; 2] = ["config.json", "adapter_config.json"];

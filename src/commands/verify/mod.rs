@@ -232,6 +232,13 @@ fn text(
                 false => "the last step left",
             }
         ));
+        if weights.base.is_none() {
+            lines.push(
+                "config      not compared: a proof binds the base model as a whole; compare \
+                 config.json with that of the base model"
+                    .to_string(),
+            );
+        }
         lines.extend(weights.base.as_ref().map(|base| match base {
             Base::Same(name, None) => format!("base        {name}, as it was trained on"),
             Base::Same(name, Some(format)) => {

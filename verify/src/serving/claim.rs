@@ -1,5 +1,6 @@
 //! The rules on the claims of stages: they must fit the answer and each other.
 
+use concord_proto::limits::is_name;
 use concord_proto::serving::{Deployment, DeploymentId, GenerationSpec, StageClaim, tokens_digest};
 use concord_proto::{Digest, Edge, Layers, Signed, WorkerId};
 
@@ -71,12 +72,16 @@ impl<'a> AnswerRules<'a> {
     pub fn check(&self, claim: &StageClaim) -> Result<(), String> {
         let Layers { start, end } = claim.layers;
         let is_first = start == 0;
-        let checks: [(&str, bool); 6] = [
+        let checks: [(&str, bool); 7] = [
             ("another deployment", claim.deployment == self.id),
             ("another generation", claim.spec == self.spec_digest),
             (
                 "another arithmetic",
                 claim.arithmetic == self.deployment.arithmetic,
+            ),
+            (
+                "a device whose name is too long or has control characters",
+                is_name(&claim.device),
             ),
             (
                 "layers that the model lacks",
@@ -230,10 +235,12 @@ mod tests {
             Ok(()),
             "an earlier holder drew the first token"
         );
-        let wrong: [(usize, &str, &Change); 11] = [
+        let wrong: [(usize, &str, &Change); 13] = [
             (0, "deployment", &|c| c.deployment.0 = Digest([9; 32])),
             (0, "generation", &|c| c.spec = Digest([9; 32])),
             (1, "arithmetic", &|c| c.arithmetic += 1),
+            (0, "a device", &|c| c.device = "gpu\u{1b}[2J".to_string()),
+            (0, "a device", &|c| c.device = "x".repeat(257)),
             (1, "layers", &|c| c.layers.start = 1.into()),
             (0, "positions", &|c| c.positions = 5),
             (0, "tokens as its input", &|c| {

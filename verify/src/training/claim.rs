@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use concord_proto::ledger::Offence;
-use concord_proto::limits::NAME_BYTES_MAX;
+use concord_proto::limits::{NAME_BYTES_MAX, is_name};
 use concord_proto::manifest::{StateEntry, state_roots};
 use concord_proto::{
     Claim, ClaimInput, Digest, Leaf, LeafPhase, Origin, Port, PortKind, Signed, SignedError, Slot,
@@ -78,8 +78,11 @@ impl ClaimChecker<'_> {
         if claim.arithmetic != rules.spec.arithmetic {
             return wrong(format!("arithmetic version {}", claim.arithmetic));
         }
-        if claim.device.len() > NAME_BYTES_MAX {
-            return wrong("the device name is too long".to_string());
+        // It is printed for people, by whoever verifies the proof.
+        if !is_name(&claim.device) {
+            return wrong(format!(
+                "the device name has over {NAME_BYTES_MAX} bytes or control characters"
+            ));
         }
         if claim.leaf_root != leaf_root(leaves) {
             return wrong("the leaf root is not that of the leaves".to_string());

@@ -1,14 +1,13 @@
 //! Sessions that begin, fall silent and end.
 
 use concord_proto::address::Address;
-use concord_proto::limits::NAME_BYTES_MAX;
+use concord_proto::limits::{NAME_BYTES_MAX, is_unprintable};
 use concord_proto::session::{Hello, Role, ToWorker};
 use concord_proto::{ARITHMETIC_VERSION, PROTOCOL_VERSION, WorkerId};
 
 use super::rivals::refuse;
 use crate::core::event::{CoreEffect, SessionId};
 use crate::core::outbox::Outbox;
-use crate::core::reported::is_unprintable;
 use crate::core::time::Time;
 use crate::core::{Core, Mode};
 

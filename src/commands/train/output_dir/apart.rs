@@ -4,8 +4,8 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::bail;
 
-use super::is_ours;
 use crate::support::job_file::JobFile;
+use crate::support::result_names::is_ours;
 
 /// Refuses an output folder that is, or contains, a folder that the job reads, or that has an input
 /// file under a name that a result uses. `output` is canonical; links are followed. Inputs that are

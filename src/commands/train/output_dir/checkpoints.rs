@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use super::{OutputDir, files, remove_folder, sync};
-
-/// What the name of such a folder begins with; the number of steps follows.
-const PREFIX: &str = "checkpoint-";
+use crate::support::result_names::CHECKPOINT;
 
 /// The folder, within the output folder, in which one is assembled.
 const STAGING_DIR: &str = ".concord-checkpoint";
@@ -15,17 +13,10 @@ const STAGING_DIR: &str = ".concord-checkpoint";
 /// The name that one has while it is deleted.
 const OLD_DIR: &str = ".concord-old-checkpoint";
 
-/// The steps in the name of a folder of a checkpoint.
-pub fn steps_of(name: &str) -> Option<u32> {
-    let digits = name.strip_prefix(PREFIX)?;
-    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| digits.parse().ok()).flatten()
-}
-
 impl OutputDir {
     /// The folder of the checkpoint after `steps` steps.
     pub fn checkpoint_dir(&self, steps: u32) -> PathBuf {
-        self.dir.join(format!("{PREFIX}{steps}"))
+        self.dir.join(format!("{CHECKPOINT}{steps}"))
     }
 
     /// An empty folder in which the next checkpoint is assembled.
@@ -80,7 +71,7 @@ impl OutputDir {
         if target.exists() {
             self.remove_checkpoint(steps)?;
         }
-        let name = format!("{PREFIX}{steps}");
+        let name = format!("{CHECKPOINT}{steps}");
         let within = |file: String| format!("{name}/{file}");
         let files: Vec<String> = files(staging)?.into_iter().map(within).collect();
         sync(staging)?;
@@ -101,7 +92,7 @@ impl OutputDir {
     /// Where it has files that `concord train` did not write, which stays as it is.
     pub fn remove_checkpoint(&mut self, steps: u32) -> anyhow::Result<()> {
         let dir = self.checkpoint_dir(steps);
-        let name = format!("{PREFIX}{steps}");
+        let name = format!("{CHECKPOINT}{steps}");
         if dir.exists() {
             let strange = files(&dir)?
                 .into_iter()

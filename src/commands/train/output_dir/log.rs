@@ -128,6 +128,12 @@ impl StepLog {
             .collect()
     }
 
+    /// Whether it has the evaluation after so many steps.
+    pub fn has_evaluation(&self, steps: u32) -> bool {
+        let mut lines = self.lines.iter().rev();
+        lines.any(|((done, evaluates, _), _)| *evaluates && *done == u64::from(steps))
+    }
+
     /// Ends the log with the result of the job.
     pub fn finish(&mut self, result: &Value) {
         let mut object = result.clone();

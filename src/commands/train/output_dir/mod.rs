@@ -3,21 +3,22 @@
 
 pub mod apart;
 pub mod checkpoints;
+mod links;
 pub mod log;
 mod replaced;
 mod tree;
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use concord_models::companions;
 use concord_proto::JobId;
 use serde_json::Value;
 
 use crate::support::job_file::{AdapterKind, JobFile};
 use crate::support::job_mark::{Mark, ResultKind};
+use crate::support::result_names::is_ours;
 
 use log::StepLog;
 pub use replaced::REPLACED_DIR;
@@ -32,28 +33,6 @@ const LOCK_FILE: &str = ".concord-lock";
 
 /// The folder, within the output folder, in which the result is assembled.
 const STAGING_DIR: &str = ".concord-result";
-
-/// Names of files of a model or an adapter, of its card, and of the proof's folder, besides a
-/// model's companions.
-const RESULT_NAMES: [&str; 7] = [
-    "README.md",
-    "adapter_config.json",
-    "adapter_model.bin",
-    "config.json",
-    "proof",
-    "pytorch_model.bin",
-    "report.html",
-];
-
-/// Whether a file or folder of this name may be part of a result, or is one of Concord's own files
-/// beside it.
-pub fn is_ours(name: &str) -> bool {
-    let weights = name.ends_with(".safetensors") || name.ends_with(".index.json");
-    let is_companion = companions::NAMES.contains(&name) || name == companions::TEMPLATES;
-    let is_named = RESULT_NAMES.contains(&name) || name == StepLog::FILE;
-    let is_named = is_named || checkpoints::steps_of(name).is_some();
-    weights || is_companion || is_named || name.starts_with(".concord")
-}
 
 /// The progress of the folder's job.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,7 +92,7 @@ impl OutputDir {
     pub fn take(job: &JobFile, overwrite: bool) -> anyhow::Result<Self> {
         let dir = job.output_dir.clone();
         let made = make(&dir)?;
-        apart::check(&canonical(&dir)?, job)?;
+        check_contents(&dir, job)?;
         let was_marked = dir.join(Mark::FILE).exists() || dir.join(LOCK_FILE).exists();
         let mut output_dir = Self {
             _lock: lock(&dir)?,
@@ -129,11 +108,30 @@ impl OutputDir {
         output_dir.restore()?;
         output_dir.mark = Mark::read(&output_dir.dir)?;
         output_dir.was_marked = output_dir.mark.is_some();
-        output_dir.refuse_strangers()?;
+        refuse_strangers(&output_dir.dir, output_dir.mark.as_ref())?;
         if let Some(mark) = &output_dir.mark {
             output_dir.refuse_kind(mark, ResultKind::of(job.adapter))?;
         }
         Ok(output_dir)
+    }
+
+    /// Refuses what [`OutputDir::take`] would refuse, as far as that shows without writing.
+    ///
+    /// # Errors
+    /// Saying what is in the way, and what would help.
+    pub fn look(job: &JobFile) -> anyhow::Result<()> {
+        let dir = &job.output_dir;
+        match std::fs::metadata(dir) {
+            Ok(found) if found.is_dir() => {
+                check_contents(dir, job)?;
+                refuse_strangers(dir, Mark::read(dir)?.as_ref())
+            }
+            Ok(_) => Err(is_a_file(dir)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => {
+                Err(error).with_context(|| format!("output_dir: cannot use {}", dir.display()))
+            }
+        }
     }
 
     /// The folder.
@@ -209,7 +207,7 @@ impl OutputDir {
             }
         }
         self.mark = None;
-        self.refuse_strangers()?;
+        refuse_strangers(&self.dir, None)?;
         self.mark = Some(Mark::new(id, name, ResultKind::of(kind)));
         self.renew_mark()
     }
@@ -242,13 +240,15 @@ impl OutputDir {
         self.is_settled
     }
 
-    /// Notes in the mark which files the result will have, by their paths within the folder.
+    /// Notes in the mark which files the result will have, by their paths within the folder. To be
+    /// called before they are written.
     ///
     /// # Errors
-    /// Where the mark cannot be written.
+    /// Where one of them would be written through a link, or the mark cannot be written.
     pub fn note_files(&mut self, files: &[String]) -> anyhow::Result<()> {
         let mark = self.mark.as_mut().context("the folder is not marked")?;
         for file in files {
+            links::refuse_at(&self.dir, Path::new(file))?;
             if !mark.files.contains(file) {
                 mark.files.push(file.clone());
             }
@@ -317,7 +317,7 @@ impl OutputDir {
             self.dir.display(),
             mark.kind.name(),
             mark.name,
-            &mark.job[..mark.job.len().min(8)]
+            mark.job.get(..8).unwrap_or(&mark.job)
         )
     }
 
@@ -331,38 +331,6 @@ impl OutputDir {
             None if self.has_steps()? => Err(self.other(mark, "the unfinished work")),
             None => Ok(()),
         }
-    }
-
-    /// Refuses files of others that the result would replace or be mixed with.
-    fn refuse_strangers(&self) -> anyhow::Result<()> {
-        let place = self.dir.display();
-        let listed = || format!("output_dir: cannot list {place}");
-        let mut strangers = Vec::new();
-        for entry in std::fs::read_dir(&self.dir).with_context(listed)? {
-            let name = entry.with_context(listed)?.file_name();
-            let name = name.to_string_lossy().into_owned();
-            if is_ours(&name) && !name.starts_with(".concord") && !self.has_put(&name) {
-                strangers.push(name);
-            }
-        }
-        strangers.sort();
-        if strangers.is_empty() {
-            return Ok(());
-        }
-        strangers.truncate(5);
-        bail!(
-            "output_dir: {place} has files of another model, adapter or result ({}) that \
-             `concord train` did not put there, and the result would be mixed with them: choose \
-             another output_dir, or move them away",
-            strangers.join(", ")
-        )
-    }
-
-    /// Whether this file or folder was written for the marked job.
-    fn has_put(&self, name: &str) -> bool {
-        let is_below = |file: &String| file.split('/').next() == Some(name);
-        let mark = self.mark.as_ref();
-        mark.is_some_and(|mark| name == StepLog::FILE || mark.files.iter().any(is_below))
     }
 }
 
@@ -384,6 +352,41 @@ impl Drop for OutputDir {
     }
 }
 
+/// Refuses files of others that the result would replace or be mixed with.
+fn refuse_strangers(dir: &Path, mark: Option<&Mark>) -> anyhow::Result<()> {
+    let place = dir.display();
+    let listed = || format!("output_dir: cannot list {place}");
+    let mut strangers = Vec::new();
+    for entry in std::fs::read_dir(dir).with_context(listed)? {
+        let name = entry.with_context(listed)?.file_name();
+        let name = name.to_string_lossy().into_owned();
+        // What was written for the marked job.
+        let is_below = |file: &String| file.split('/').next() == Some(&name);
+        let is_put = |mark: &Mark| name == StepLog::FILE || mark.files.iter().any(is_below);
+        if is_ours(&name) && !name.starts_with(".concord") && !mark.is_some_and(is_put) {
+            strangers.push(name);
+        }
+    }
+    strangers.sort();
+    if strangers.is_empty() {
+        return Ok(());
+    }
+    strangers.truncate(5);
+    bail!(
+        "output_dir: {place} has files of another model, adapter or result ({}) that \
+         `concord train` did not put there, and the result would be mixed with them: choose \
+         another output_dir, or move them away",
+        strangers.join(", ")
+    )
+}
+
+fn is_a_file(dir: &Path) -> anyhow::Error {
+    anyhow!(
+        "output_dir: {} is a file, and must be a folder",
+        dir.display()
+    )
+}
+
 /// Creates a folder and its parents. Returns those that were created.
 fn make(dir: &Path) -> anyhow::Result<Made> {
     let mut made = Made(Vec::new());
@@ -398,10 +401,7 @@ fn make(dir: &Path) -> anyhow::Result<Made> {
             Ok(()) => made.0.push(folder.to_path_buf()),
             Err(_) if folder.is_dir() => {}
             Err(_) if folder == dir && folder.is_file() => {
-                bail!(
-                    "output_dir: {} is a file, and must be a folder",
-                    dir.display()
-                )
+                return Err(is_a_file(dir));
             }
             Err(_) if folder.is_file() => bail!(
                 "output_dir: cannot make {}: {} is a file",
@@ -415,6 +415,23 @@ fn make(dir: &Path) -> anyhow::Result<Made> {
         }
     }
     Ok(made)
+}
+
+/// Checks a folder that is there, before anything in it is touched: it may neither overlap with
+/// what the job reads, nor lead out of itself.
+fn check_contents(dir: &Path, job: &JobFile) -> anyhow::Result<()> {
+    apart::check(&canonical(dir)?, job)?;
+    links::refuse_within(dir)?;
+    for place in [dir, &dir.join(REPLACED_DIR)] {
+        let listed = Mark::read(place)?
+            .map(|mark| mark.files)
+            .unwrap_or_default();
+        for file in listed {
+            links::refuse_at(place, Path::new(&file))?;
+            links::refuse_at(dir, Path::new(&file))?;
+        }
+    }
+    Ok(())
 }
 
 fn canonical(dir: &Path) -> anyhow::Result<PathBuf> {

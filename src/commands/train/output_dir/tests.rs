@@ -290,3 +290,91 @@ fn a_mark_that_leads_out_of_the_folder_is_refused() {
         assert!(case.path("out/proof").is_dir());
     }
 }
+
+#[test]
+fn a_dry_look_refuses_what_the_run_refuses() {
+    let case = Case::new();
+    let look = |output: &str| {
+        let refused = OutputDir::look(&case.job(output, "lora")).unwrap_err();
+        assert_eq!(
+            format!("{refused:#}"),
+            format!("{:#}", case.take(output, false).unwrap_err())
+        );
+    };
+    look("base");
+    look("data.txt");
+    fs::create_dir(case.path("out")).unwrap();
+    fs::write(case.path("out/config.json"), "theirs").unwrap();
+    look("out");
+    OutputDir::look(&case.job("new/out", "lora")).unwrap();
+    assert!(!case.path("new").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn no_link_leads_out_of_the_folder() {
+    use std::os::unix::fs::symlink;
+
+    // A result whose mark and links are made by others, and the files of the user beside it.
+    for (link, at) in [
+        ("proof", "proof"),
+        ("log.jsonl", "log.jsonl"),
+        (".concord-lock", ".concord-lock"),
+        (".concord-state", ".concord-state"),
+        (".concord-replaced", ".concord-replaced"),
+        ("checkpoint-1/config.json", "checkpoint-1"),
+        ("runs", "runs"),
+    ] {
+        let case = Case::new();
+        case.done(1);
+        let out = case.path("out");
+        let _ = fs::remove_dir_all(out.join("proof"));
+        let _ = fs::remove_file(out.join(".concord-lock"));
+        let mark = out.join(Mark::FILE);
+        let text = fs::read_to_string(&mark).unwrap();
+        let listed = "\"runs/events.out.tfevents.0.1\"";
+        let text = text.replace("\"adapter_config.json\"", listed);
+        fs::write(&mark, text).unwrap();
+        fs::create_dir(case.path("mine")).unwrap();
+        for file in ["job.spec", "events.out.tfevents.0.1", "other"] {
+            fs::write(case.path("mine").join(file), "precious").unwrap();
+        }
+        if let Some(parent) = Path::new(link).parent() {
+            fs::create_dir_all(out.join(parent)).unwrap();
+        }
+        symlink(case.path("mine"), out.join(link)).unwrap();
+        for overwrite in [false, true] {
+            let error = case.take("out", overwrite).unwrap_err().to_string();
+            assert!(error.contains("is a link") && error.contains(at), "{error}");
+        }
+        let mine = ["events.out.tfevents.0.1", "job.spec", "other"];
+        assert_eq!(entries(&case.path("mine")), mine, "{link}");
+    }
+}
+
+#[test]
+fn a_mark_of_others_names_only_files_of_a_result() {
+    for (replaced, by) in [
+        ("\"adapter_config.json\"", "\"sub/.bashrc\""),
+        ("\"proof/job.spec\"", "\"proof/mine\""),
+    ] {
+        let case = Case::new();
+        case.done(1);
+        let aside = case.path("out/.concord-replaced");
+        fs::create_dir_all(aside.join("sub")).unwrap();
+        fs::write(aside.join("sub/.bashrc"), "theirs").unwrap();
+        let mark = fs::read_to_string(case.path("out").join(Mark::FILE)).unwrap();
+        fs::write(aside.join(Mark::FILE), mark.replace(replaced, by)).unwrap();
+        let error = case.take("out", true).unwrap_err().to_string();
+        assert!(error.contains("no file of a result"), "{error}");
+        assert!(!case.path("out/sub").exists());
+    }
+    let case = Case::new();
+    case.done(1);
+    let path = case.path("out").join(Mark::FILE);
+    let mark = fs::read_to_string(&path).unwrap();
+    let id = id(1).to_string();
+    fs::write(&path, mark.replace(&id, "\u{20ac}\u{20ac}\u{20ac}\u{20ac}")).unwrap();
+    let error = case.take("out", false).unwrap_err().to_string();
+    assert!(error.contains("no id of a job"), "{error}");
+}

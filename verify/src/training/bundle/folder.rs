@@ -49,7 +49,11 @@ impl Bundle {
         for name in FILES {
             let path = folder.join(name);
             let length = match fs::metadata(&path) {
-                Ok(metadata) => metadata.len(),
+                Ok(metadata) if metadata.is_file() => metadata.len(),
+                // Reading a pipe would wait, and reading a device never end.
+                Ok(_) => {
+                    return Err(VerifyError::new(name, "the file", "it is no regular file").into());
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(VerifyError::new(name, "the file", "it is missing").into());
                 }
