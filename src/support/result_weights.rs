@@ -302,7 +302,7 @@ mod tests {
             });
             config[option] = value;
             std::fs::write(&path, config.to_string()).unwrap();
-            check_config(&path, &expected)
+            check_config(&path, &expected, false)
         };
         check("lora_dropout", json!(0.1)).unwrap();
         for (option, value) in [
