@@ -18,6 +18,7 @@ use concord_text::TextTokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::support::device::DeviceArgs;
+use crate::support::job_mark::Mark;
 use crate::support::kv_cache::KvCacheArgs;
 use crate::support::load_in::{self, LoadInArgs};
 
@@ -110,7 +111,7 @@ impl ModelArgs {
         let adapter = adapter
             .map(|path| {
                 let adapter = Adapter::open(&path, folder.config())?;
-                note_base(&path, folder.dir())?;
+                note_base(&path, folder.dir(), self.load_in)?;
                 anyhow::Ok(adapter)
             })
             .transpose()?;
@@ -123,15 +124,39 @@ impl ModelArgs {
     }
 }
 
-/// Tells on stderr that an adapter was made for another model, by its name.
+/// Tells on stderr that an adapter was made for another model, by its name, or for its own model
+/// quantised in another way.
 ///
 /// # Errors
 /// Where its `adapter_config.json` cannot be read.
-pub fn note_base(adapter: &Path, model: &Path) -> anyhow::Result<()> {
+pub fn note_base(adapter: &Path, model: &Path, load_in: LoadInArgs) -> anyhow::Result<()> {
     if let Some(note) = Adapter::base_note(adapter, model)? {
         eprintln!("note: {note}");
     }
+    if let Some(trained) = trained_in(adapter).filter(|trained| *trained != load_in) {
+        eprintln!(
+            "note: the adapter {} was trained on its base model {}, which is used {} here: give \
+             {} for the very model that it was trained on",
+            adapter.display(),
+            trained.in_words(),
+            load_in.in_words(),
+            trained.options()
+        );
+    }
     Ok(())
+}
+
+/// How the base model of an adapter was read when a job of this program trained it, by the mark of
+/// its folder, or of the folder that has it as a checkpoint. `None` where no mark says it: one that
+/// cannot be read keeps no adapter from being used.
+fn trained_in(adapter: &Path) -> Option<LoadInArgs> {
+    let parent = adapter.parent().filter(|_| {
+        let name = adapter.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("checkpoint-")
+    });
+    let mark = |folder| Mark::read(folder).ok().flatten();
+    let mark = mark(adapter).or_else(|| parent.and_then(mark))?;
+    LoadInArgs::of_settings(&mark.settings)
 }
 
 impl OpenedModel {
