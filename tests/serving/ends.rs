@@ -148,7 +148,9 @@ fn sigterm_lets_answers_end_and_leaves_nothing() {
         server.has_active(4);
         server.signal("TERM");
         // A request that came before the signal was seen would be a fifth answer.
-        until("the start of the end", || server.words().contains("SIGTERM"));
+        until("the start of the end", || {
+            server.words().contains("SIGTERM")
+        });
         // Another request is refused, and told when to come back.
         let url = format!("{}/v1/completions", server.url);
         let refused = ask(&url, Some(&json!({ "prompt": "x", "max_tokens": 1 })));
