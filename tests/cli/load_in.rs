@@ -83,6 +83,12 @@ fn a_job_on_a_quantised_checkpoint_is_the_job_on_its_numbers() {
         let said = concord(["verify", arg(&proof), "--model", arg(&out)]).good();
         let base = format!("quantised to {name} as it was trained on");
         assert!(said.stdout.contains(&base), "{said:#?}");
+        // Where it is used on the base as its files have it, that is said.
+        let (input, to) = (quantized.file("ids"), quantized.file("logits"));
+        write_ids(&input, "input_ids", &[1, 4], &[3, 4, 5, 6]);
+        let used = logits(&out, &input, &to, &[]).good();
+        let note = format!("was trained on its base model quantised to {name}");
+        assert!(used.stderr.contains(&note), "{used:#?}");
         // Another model is still found out.
         quantized.write_weights(|_, values| values[0] += 0.5);
         let refused = concord(["verify", arg(&proof), "--model", arg(&out)]);
