@@ -79,6 +79,11 @@ fn an_evaluated_job_has_one_hash_on_every_pool() {
         let proof = result["bundle"].as_str().unwrap();
         let told = run(&["verify", proof]).stdout;
         assert!(told.contains("evaluations 4, the lowest loss"), "{told}");
+        // An evaluation is no step of a worker.
+        assert!(
+            told.contains(" 6 steps, ") && !told.contains(" 10 steps, "),
+            "{told}"
+        );
     }
     assert!(all.iter().all(|one| *one == all[0]), "{all:?}");
     let losses = &all[0].1;
@@ -106,6 +111,20 @@ fn patience_ends_a_job_and_the_best_state_is_its_result() {
     assert_eq!(result["best_step"], best, "{found:?}");
     assert_eq!(result["best_eval_loss"], lowest);
     assert_eq!(result["steps"], best + 2, "{found:?}");
+    // What is told of the result is told of the state that comes out.
+    let last = found.last().unwrap().1;
+    assert_eq!(result["eval_loss"], lowest, "{found:?}");
+    assert_eq!(result["last_eval_loss"], last, "{found:?}");
+    let card = std::fs::read_to_string(pool.dir.path().join("out-5/README.md")).unwrap();
+    for row in [
+        format!("| steps | {} of 60, stopped early |", best + 2),
+        format!("| state | after step {best}, the best on held-out data |"),
+        format!("| loss on held-out data | {lowest:.4} |"),
+        "| lr_scheduler | constant |".to_string(),
+    ] {
+        assert!(card.contains(&row), "{row}: {card}");
+    }
+    assert!(!card.contains(&format!("{last:.4}")), "{card}");
     let (out, proof) = (
         pool.dir.path().join("out-5"),
         result["bundle"].as_str().unwrap(),

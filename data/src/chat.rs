@@ -96,7 +96,9 @@ impl Turns<'_> {
             let is_said = self.conversation.messages[index]["role"] == "assistant";
             if let (Some(marks), true) = (&marks, is_said) {
                 let own = marks.iter().filter(|(of, _)| is_learnt && *of == index);
-                own.for_each(|(_, mark)| add(&mut spans, mark.clone()));
+                let own: Vec<&Range<usize>> = own.map(|(_, mark)| mark).collect();
+                self.check_marked_end(whole, tokens, (index, place.as_ref()), &own)?;
+                own.iter().for_each(|mark| add(&mut spans, (*mark).clone()));
                 continue;
             }
             let ends_turn = match ends {
@@ -219,6 +221,30 @@ impl Turns<'_> {
         let found = behind().filter(between).find(is_end);
         let found = found.or_else(|| behind().filter(between).find(is_control));
         found.map(|(_, place)| place.clone())
+    }
+
+    /// What is marked behind an answer's own text ends it: words there that hold no control token
+    /// would be learnt as a text that the tuned model goes on to write.
+    fn check_marked_end(
+        &self,
+        whole: &RenderedChat,
+        tokens: &[PlacedToken],
+        (index, place): (usize, Option<&Range<usize>>),
+        marks: &[&Range<usize>],
+    ) -> Result<(), DataError> {
+        let (Some(place), Some(last)) = (place, marks.last()) else {
+            return Ok(());
+        };
+        let behind = whole.text().get(place.end..last.end).unwrap_or_default();
+        if behind.trim().is_empty() || self.end(tokens, place.end, last.end).is_some() {
+            return Ok(());
+        }
+        Err(self.row.fail(format!(
+            "the chat template ends message {index} with {:?}, which has no control token of this \
+             tokenizer, so the tuned model would not know where to stop; take a template that is \
+             of this model",
+            behind.trim()
+        )))
     }
 
     /// Where the learnt part of an assistant's turn begins: see the top of this file.

@@ -27,6 +27,22 @@ pub enum DataError {
         /// What is wrong, and what would do.
         reason: String,
     },
+    /// Texts that are joined do not fill one sequence.
+    #[error(
+        "data set {path}: its {tokens} tokens{among} do not fill one sequence of {len}; add text \
+         or lower sequence_len",
+        path = path.display()
+    )]
+    Unfilled {
+        /// The first of the data sets.
+        path: PathBuf,
+        /// All their tokens.
+        tokens: u64,
+        /// Words on the data sets behind it, or nothing.
+        among: String,
+        /// Tokens of a sequence.
+        len: u32,
+    },
     /// One row of a file.
     #[error("data set {path}, {place}: {reason}", path = path.display())]
     Row {

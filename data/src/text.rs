@@ -111,11 +111,12 @@ pub(crate) fn load(
             1 => String::new(),
             more => format!(" with those of the {} data sets after it", more - 1),
         };
-        return Err(source.fail(format!(
-            "its {} tokens{among} do not fill one sequence of {len}; add text or lower \
-             sequence_len",
-            joined.count
-        )));
+        return Err(DataError::Unfilled {
+            path: source.path.clone(),
+            tokens: joined.count,
+            among,
+            len,
+        });
     }
     Ok(DataCounts {
         rows,

@@ -281,6 +281,22 @@ pub enum ModelError {
         /// The nearest one, or all of them.
         hint: String,
     },
+    /// A data set was named that is neither a file here nor found on the hub.
+    #[error("cannot find the data set `{name}`: there is no such file, and {reason}")]
+    DataNotFound {
+        /// The name given.
+        name: String,
+        /// Where it was searched for on the hub, and what the answer was.
+        reason: String,
+    },
+    /// The tensors of an adapter are not those of updates of this model.
+    #[error("{path}: it does not fit the model: {reason}", path = path.display())]
+    OtherAdapter {
+        /// The file of the tensors.
+        path: PathBuf,
+        /// The first tensor that does not fit, and what would do.
+        reason: String,
+    },
     /// A model was named that is neither a folder nor found on the hub.
     #[error("cannot find the model `{model}`: {reason}")]
     ModelNotFound {

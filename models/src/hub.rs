@@ -193,15 +193,15 @@ pub fn is_data_name(name: &str) -> bool {
 /// commit that was fetched last is used.
 ///
 /// # Errors
-/// [`ModelError::ModelNotFound`] with what was tried.
+/// [`ModelError::DataNotFound`] with what was tried.
 pub fn data_files(
     repo: &str,
     revision: &str,
     choose: &ChooseFiles,
     progress: &mut dyn FnMut(Download),
 ) -> Result<Vec<PathBuf>, ModelError> {
-    let not_found = |reason: String| ModelError::ModelNotFound {
-        model: repo.to_string(),
+    let not_found = |reason: String| ModelError::DataNotFound {
+        name: repo.to_string(),
         reason,
     };
     let hub = ModelHub::from_env().map_err(not_found)?;
@@ -220,8 +220,8 @@ impl ModelHub {
         choose: &ChooseFiles,
         progress: &mut dyn FnMut(Download),
     ) -> Result<Vec<PathBuf>, ModelError> {
-        let not_found = |reason: String| ModelError::ModelNotFound {
-            model: repo.to_string(),
+        let not_found = |reason: String| ModelError::DataNotFound {
+            name: repo.to_string(),
             reason,
         };
         let name = RepoName::parse(&format!("{repo}@{revision}"));

@@ -140,7 +140,9 @@ fn nearest(builder: &JobBuilder, path: &str) -> Option<&'static str> {
     let near = names.filter(|name| name.len().abs_diff(path.len()) <= TYPO_MAX);
     let near = near.map(|name| (strsim::damerau_levenshtein(path, name), name));
     let (distance, name) = near.min()?;
-    (distance <= TYPO_MAX).then_some(name)
+    // In a short word so many letters are most of it.
+    let most = TYPO_MAX.min(path.chars().count() / 2);
+    (distance <= most).then_some(name)
 }
 
 /// Whether a value, or one in its lists, has a YAML tag.

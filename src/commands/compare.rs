@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
+use crate::support::job_file::explain;
 use crate::support::job_mark::Mark;
 use crate::support::output::Output;
 use crate::support::table::columns;
@@ -32,6 +33,19 @@ struct ComparedRun {
     mark: Mark,
     /// The lines of its steps.
     steps: Vec<Value>,
+    /// The lines of its evaluations.
+    evaluations: Vec<Value>,
+}
+
+/// What a run found on held-out sequences.
+struct Held {
+    /// Of the result, or of the last evaluation of a run that is not done.
+    loss: f64,
+    /// The lowest after a step, and the steps before it.
+    lowest: f64,
+    best_step: u64,
+    /// What early stopping decided; `None` of a run that is not done.
+    stopped_early: Option<bool>,
 }
 
 /// Prints the settings in which runs differ, their losses and their hashes.
@@ -53,6 +67,7 @@ pub fn run(args: &CompareArgs, output: &Output) -> anyhow::Result<()> {
     rows.push(row("mean loss of the last tenth", &runs, |run| {
         shown(run.late_loss())
     }));
+    rows.extend(held_out(&runs));
     rows.push(row("tokens a second", &runs, |run| {
         run.rate()
             .map_or("-".to_string(), |rate| format!("{rate:.0}"))
@@ -84,17 +99,44 @@ impl ComparedRun {
         let lines = text
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok());
-        let steps = lines
-            .filter(|line: &Value| line["event"] == "step")
-            .collect();
+        let lines: Vec<Value> = lines.collect();
+        let of = |event: &str| {
+            let found = lines.iter().filter(|line| line["event"] == event);
+            found.cloned().collect()
+        };
         let dir = place.to_string();
-        Ok(Self { dir, mark, steps })
+        let (steps, evaluations) = (of("step"), of("evaluation"));
+        Ok(Self {
+            dir,
+            mark,
+            steps,
+            evaluations,
+        })
     }
 
-    fn setting(&self, key: &str) -> Option<&str> {
+    /// A setting in one form for all ways to write it.
+    fn setting(&self, key: &str) -> Option<String> {
         let mut settings = self.mark.settings.iter();
         let found = settings.find(|(name, _)| name == key);
-        found.map(|(_, value)| value.as_str())
+        found.map(|(_, value)| explain::plain(value))
+    }
+
+    fn held(&self) -> Option<Held> {
+        let loss = |line: &Value| line["eval_loss"].as_f64();
+        let last = self.evaluations.last().and_then(loss);
+        let result = self.mark.result.as_ref();
+        let after_steps = self.evaluations.iter().filter_map(|line| {
+            let step = line["step"].as_u64().filter(|step| *step > 0)?;
+            Some((loss(line)?, step))
+        });
+        let best = after_steps.min_by(|a, b| a.0.total_cmp(&b.0));
+        let (lowest, best_step) = best.or(last.map(|loss| (loss, 0)))?;
+        Some(Held {
+            loss: result.and_then(loss).or(last)?,
+            lowest,
+            best_step,
+            stopped_early: result.and_then(|result| result["stopped_early"].as_bool()),
+        })
     }
 
     fn loss(&self, line: Option<&Value>) -> Option<f64> {
@@ -129,7 +171,12 @@ impl ComparedRun {
         let settings: serde_json::Map<String, Value> = settings
             .map(|(key, value)| (key.clone(), json!(value)))
             .collect();
+        let held = self.held();
         json!({
+            "eval_loss": held.as_ref().map(|held| held.loss),
+            "best_eval_loss": held.as_ref().map(|held| held.lowest),
+            "best_step": held.as_ref().map(|held| held.best_step),
+            "stopped_early": held.as_ref().and_then(|held| held.stopped_early),
             "event": "run", "dir": self.dir, "job": self.mark.job, "name": self.mark.name,
             "steps": self.steps.len(), "first_loss": self.loss(self.steps.first()),
             "last_loss": self.loss(self.steps.last()), "late_loss": self.late_loss(),
@@ -152,8 +199,29 @@ fn settings(runs: &[ComparedRun], all: bool) -> Vec<Vec<String>> {
         let first = values.next();
         all || values.any(|value| Some(value) != first)
     };
-    let of = |key| row(key, runs, |run| run.setting(key).unwrap_or("-").to_string());
+    let of = |key| row(key, runs, |run| run.setting(key).unwrap_or("-".to_string()));
     keys.into_iter().filter(differs).map(of).collect()
+}
+
+/// What they found on held-out sequences, where any of them has some.
+fn held_out(runs: &[ComparedRun]) -> Vec<Vec<String>> {
+    if runs.iter().all(|run| run.held().is_none()) {
+        return Vec::new();
+    }
+    let of = |name: &str, cell: fn(Held) -> String| {
+        row(name, runs, |run| run.held().map_or("-".to_string(), cell))
+    };
+    vec![
+        of("eval_loss", |held| shown(Some(held.loss))),
+        of("lowest eval_loss", |held| {
+            format!("{:.4} (step {})", held.lowest, held.best_step)
+        }),
+        of("stopped early", |held| match held.stopped_early {
+            Some(true) => "yes".to_string(),
+            Some(false) => "no".to_string(),
+            None => "-".to_string(),
+        }),
+    ]
 }
 
 fn row(name: &str, runs: &[ComparedRun], cell: impl Fn(&ComparedRun) -> String) -> Vec<String> {
@@ -163,4 +231,58 @@ fn row(name: &str, runs: &[ComparedRun], cell: impl Fn(&ComparedRun) -> String) 
 
 fn shown(loss: Option<f64>) -> String {
     loss.map_or("-".to_string(), |loss| format!("{loss:.4}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_proto::{Digest, JobId};
+
+    use super::*;
+    use crate::support::job_mark::ResultKind;
+
+    fn compared(settings: &[(&str, &str)], evaluations: &[(u64, f64)]) -> ComparedRun {
+        let mut mark = Mark::new(JobId(Digest([1; 32])), "a", ResultKind::Lora);
+        let settings = settings.iter();
+        mark.settings = settings
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect();
+        let evaluations = evaluations.iter();
+        ComparedRun {
+            dir: "out/a".to_string(),
+            mark,
+            steps: Vec::new(),
+            evaluations: evaluations
+                .map(|(step, loss)| json!({ "step": step, "eval_loss": loss }))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn one_setting_written_in_two_ways_is_no_difference() {
+        let one = compared(
+            &[
+                ("z_loss", "0.0"),
+                ("lr_scheduler", "\"cosine\""),
+                ("seed", "1"),
+            ],
+            &[],
+        );
+        let other = compared(
+            &[("z_loss", "0"), ("lr_scheduler", "cosine"), ("seed", "2")],
+            &[],
+        );
+        let told = settings(&[one, other], false);
+        assert_eq!(told, [["seed", "1", "2"]]);
+    }
+
+    #[test]
+    fn evaluations_are_compared() {
+        let evaluated = compared(&[], &[(0, 1.0), (1, 2.0), (2, 3.0)]);
+        let runs = [evaluated, compared(&[], &[])];
+        let told = held_out(&runs);
+        assert_eq!(told[0], ["eval_loss", "3.0000", "-"]);
+        assert_eq!(told[1], ["lowest eval_loss", "2.0000 (step 1)", "-"]);
+        assert_eq!(runs[0].object()["best_step"], 1);
+        assert!(held_out(&runs[1..]).is_empty());
+    }
 }

@@ -11,6 +11,7 @@ use concord_models::hub;
 use concord_models::weights::ModelFolder;
 use serde_json::json;
 
+use crate::support::guess;
 use crate::support::hub_data;
 use crate::support::job_file::sample::{self, Sample};
 use crate::support::output::Output;
@@ -46,7 +47,9 @@ pub fn run(args: &InitArgs, output: &Output) -> anyhow::Result<()> {
     let mut source = DatasetSource::new(&args.data, DatasetKind::Text);
     hub_data::find(&mut source)?;
     let first = source.given_files.as_ref().and_then(|files| files.first());
-    let seen = sample::seen(first.unwrap_or(&args.data), known.has_template)?;
+    let path = first.unwrap_or(&args.data);
+    let guess = guess::of(path, known.has_template, known.folder.as_ref())?;
+    let seen = guess.source;
     let kind = seen.kind.name();
     let name = args
         .output
@@ -62,10 +65,14 @@ pub fn run(args: &InitArgs, output: &Output) -> anyhow::Result<()> {
     });
     write_new(&args.output, &text)?;
     let path = args.output.display().to_string();
-    let words = format!("{path} is written: change it as you like, then `concord train {path}`");
+    let mut words =
+        format!("{path} is written: change it as you like, then `concord train {path}`");
+    if let Some(note) = &guess.note {
+        words = format!("note: the data is of `type: {kind}`: {note}\n{words}");
+    }
     output.result(
         &words,
-        &json!({ "event": "job_file", "file": path, "type": kind }),
+        &json!({ "event": "job_file", "file": path, "type": kind, "note": guess.note }),
     );
     Ok(())
 }
@@ -74,6 +81,8 @@ pub fn run(args: &InitArgs, output: &Output) -> anyhow::Result<()> {
 struct Known {
     positions: usize,
     has_template: bool,
+    /// The files, where they are here.
+    folder: Option<ModelFolder>,
 }
 
 impl Known {
@@ -83,12 +92,13 @@ impl Known {
         let folder = folder.flatten();
         let template = folder.as_ref().map(ModelFolder::chat_template);
         Self {
-            positions: match (DecoderConfig::from_folder(Path::new(model)), folder) {
+            positions: match (DecoderConfig::from_folder(Path::new(model)), &folder) {
                 (Ok(config), _) => config.max_positions,
                 (Err(_), Some(folder)) => folder.config().max_positions,
                 (Err(_), None) => SEQUENCE_LEN,
             },
             has_template: template.is_none_or(|found| !matches!(found, Ok(None))),
+            folder,
         }
     }
 }

@@ -113,6 +113,7 @@ async fn cancel(client: &Client, job: JobId, output: &Output) -> anyhow::Result<
 async fn watch(client: &Client, job: &JobSummary, output: &Output) -> anyhow::Result<()> {
     let mut events = client.watch(job.job, 0).await?;
     let mut next = events.next().await?;
+    let mut base = None;
     while let Some(event) = next {
         let is_end = matches!(event, JobEvent::Failed(_) | JobEvent::Cancelled);
         // Only a job that was submitted again has events after its end.
@@ -127,7 +128,8 @@ async fn watch(client: &Client, job: &JobSummary, output: &Output) -> anyhow::Re
                 _ => bail!("the job was cancelled"),
             }
         }
-        let text = line(&event, job.steps).or_else(|| job_events::describe(&event));
+        base = job_events::base_loss(&event).or(base);
+        let text = line(&event, job.steps).or_else(|| job_events::describe(&event, base));
         output.result(&text.unwrap_or_default(), &job_events::as_json(&event));
         if matches!(event, JobEvent::Completed { .. }) {
             return Ok(());

@@ -7,8 +7,17 @@ use serde_json::{Value, json};
 use crate::support::layers::ends;
 use crate::support::output::counted;
 
-/// An event as a line of text; `None` for events that the progress bar shows.
-pub fn describe(event: &JobEvent) -> Option<String> {
+/// The loss on held-out sequences before the first step, if that is what an event tells.
+pub fn base_loss(event: &JobEvent) -> Option<f32> {
+    match event {
+        JobEvent::Evaluated { step: 0, loss, .. } => Some(loss.get()),
+        _ => None,
+    }
+}
+
+/// An event as a line of text; `None` for events that the progress bar shows. `base` is the
+/// [`base_loss`] of the job, where it is known.
+pub fn describe(event: &JobEvent, base: Option<f32>) -> Option<String> {
     match event {
         JobEvent::Waiting(what) => Some(format!("waiting: {what}")),
         JobEvent::Planned {
@@ -57,23 +66,30 @@ pub fn describe(event: &JobEvent) -> Option<String> {
             "steps from {} on are void and done again",
             from_step + 1
         )),
-        _ => evaluated(event),
+        _ => evaluated(event, base),
     }
 }
 
 /// What was found on held-out sequences, as a line of text.
-fn evaluated(event: &JobEvent) -> Option<String> {
+fn evaluated(event: &JobEvent, base: Option<f32>) -> Option<String> {
     match event {
         JobEvent::Evaluated {
             step,
             loss,
             is_best,
             ..
-        } => Some(format!(
-            "step {step}: eval_loss {:.4}{}",
-            loss.get(),
-            if *is_best { ", the lowest so far" } else { "" }
-        )),
+        } => {
+            let loss = loss.get();
+            let worse = base.filter(|base| *step > 0 && loss > *base);
+            let standing = match (worse, is_best) {
+                (Some(base), true) => {
+                    format!(", the lowest after a step, and above {base:.4} before the first step")
+                }
+                (None, true) => ", the lowest so far".to_string(),
+                (_, false) => String::new(),
+            };
+            Some(format!("step {step}: eval_loss {loss:.4}{standing}"))
+        }
         JobEvent::Stopped {
             step,
             best_step,
@@ -267,6 +283,27 @@ mod tests {
         for (seconds, expected) in cases {
             assert_eq!(duration(seconds), expected);
         }
+    }
+
+    #[test]
+    fn a_loss_above_that_of_the_base_is_not_called_the_lowest() {
+        let evaluated = |step, loss: f32| JobEvent::Evaluated {
+            step,
+            loss: loss.into(),
+            is_best: step > 0,
+            tokens: 1,
+            micros: 1,
+            record: Digest([1; 32]),
+        };
+        let base = base_loss(&evaluated(0, 6.4935));
+        assert_eq!(base, Some(6.4935));
+        assert_eq!(base_loss(&evaluated(1, 6.4935)), None);
+        let words = |loss, base| describe(&evaluated(1, loss), base).unwrap();
+        let worse = "step 1: eval_loss 6.5628, the lowest after a step, and above 6.4935 before \
+                     the first step";
+        assert_eq!(words(6.5628, base), worse);
+        let better = "step 1: eval_loss 6.0000, the lowest so far";
+        assert_eq!([words(6.0, base), words(6.0, None)], [better, better]);
     }
 
     #[test]

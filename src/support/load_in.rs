@@ -27,7 +27,7 @@ impl FourBits {
 }
 
 /// Whether the model is quantised as it is read.
-#[derive(Clone, Copy, Debug, Default, clap::Args)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct LoadInArgs {
     /// Quantises the matrices of the layers to 4 bits as they are read: nf4 without a value.
     #[arg(
@@ -50,28 +50,41 @@ impl LoadInArgs {
         let four = self.load_in_4bit.map(FourBits::format);
         four.or(self.load_in_8bit.then_some(QuantFormat::Q8_0))
     }
-}
 
-/// The option of [`LoadInArgs`] for a format.
-pub fn option(format: QuantFormat) -> &'static str {
-    match format {
-        QuantFormat::Nf4 => "--load-in-4bit",
-        QuantFormat::Q4K => "--load-in-4bit=q4_k",
-        QuantFormat::Q8_0 => "--load-in-8bit",
+    /// What the settings of a job say, which are its keys and their values; `None` where they do
+    /// not have the keys.
+    pub fn of_settings(settings: &[(String, String)]) -> Option<Self> {
+        let of = |key: &str| {
+            let found = settings.iter().find(|(name, _)| name == key);
+            found.map(|(_, value)| value.trim_matches('"'))
+        };
+        let (four, eight) = (of("load_in_4bit")?, of("load_in_8bit")?);
+        let format = match of("bnb_4bit_quant_type") {
+            Some("q4_k") => FourBits::Q4K,
+            _ => FourBits::Nf4,
+        };
+        Some(Self {
+            load_in_4bit: (four == "true").then_some(format),
+            load_in_8bit: eight == "true",
+        })
     }
-}
 
-/// What the base model of a job was quantised to, by its keys and their values as text.
-pub fn of_settings(settings: &[(String, String)]) -> Option<QuantFormat> {
-    let is = |key: &str, value: &str| {
-        let mut settings = settings.iter();
-        settings.any(|(name, text)| name == key && text.trim_matches('"') == value)
-    };
-    match (is("load_in_4bit", "true"), is("load_in_8bit", "true")) {
-        (true, _) if is("bnb_4bit_quant_type", "q4_k") => Some(QuantFormat::Q4K),
-        (true, _) => Some(QuantFormat::Nf4),
-        (false, true) => Some(QuantFormat::Q8_0),
-        (false, false) => None,
+    /// How the model is, as a part of a sentence.
+    pub fn in_words(self) -> String {
+        match self.format() {
+            None => "as its files have it".to_string(),
+            Some(format) => format!("quantised to {}", format.blocks().name()),
+        }
+    }
+
+    /// The options of a command line that give it.
+    pub fn options(self) -> &'static str {
+        match (self.load_in_4bit, self.load_in_8bit) {
+            (Some(FourBits::Nf4), _) => "--load-in-4bit=nf4",
+            (Some(FourBits::Q4K), _) => "--load-in-4bit=q4_k",
+            (None, true) => "--load-in-8bit",
+            (None, false) => "no option --load-in",
+        }
     }
 }
 
@@ -84,5 +97,28 @@ pub fn open(path: &Path, format: Option<QuantFormat>) -> Result<ModelFolder, Mod
     match format {
         Some(format) => folder.quantized_to(format),
         None => Ok(folder),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_a_job_say_how_its_model_was_read() {
+        let of = |four: &str, kind: &str, eight: &str| {
+            let keys = ["load_in_4bit", "bnb_4bit_quant_type", "load_in_8bit"];
+            let settings = keys.iter().zip([four, kind, eight]);
+            let settings = settings.map(|(key, value)| (key.to_string(), value.to_string()));
+            LoadInArgs::of_settings(&settings.collect::<Vec<_>>()).unwrap()
+        };
+        assert_eq!(of("false", "nf4", "false"), LoadInArgs::default());
+        assert_eq!(of("true", "nf4", "false").options(), "--load-in-4bit=nf4");
+        assert_eq!(
+            of("true", "\"q4_k\"", "false").format(),
+            Some(QuantFormat::Q4K)
+        );
+        assert_eq!(of("false", "nf4", "true").format(), Some(QuantFormat::Q8_0));
+        assert_eq!(LoadInArgs::of_settings(&[]), None);
     }
 }

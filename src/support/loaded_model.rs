@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use concord_kernels::Device;
 use concord_kernels::coded::Precision;
-use concord_kernels::packed::QuantFormat;
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::{Precisions, Stage, StageOptions};
 use concord_models::generation_config::GenerationConfig;
@@ -112,7 +111,7 @@ impl ModelArgs {
         let adapter = adapter
             .map(|path| {
                 let adapter = Adapter::open(&path, folder.config())?;
-                note_base(&path, folder.dir(), self.load_in.format())?;
+                note_base(&path, folder.dir(), self.load_in)?;
                 anyhow::Ok(adapter)
             })
             .transpose()?;
@@ -125,27 +124,39 @@ impl ModelArgs {
     }
 }
 
-/// Tells on stderr that an adapter was made for another model, by its name; or for the same one,
-/// quantised otherwise than to `load_in`, where the folder is that of a job.
+/// Tells on stderr that an adapter was made for another model, by its name, or for its own model
+/// quantised in another way.
 ///
 /// # Errors
 /// Where its `adapter_config.json` cannot be read.
-pub fn note_base(adapter: &Path, model: &Path, load_in: Option<QuantFormat>) -> anyhow::Result<()> {
+pub fn note_base(adapter: &Path, model: &Path, load_in: LoadInArgs) -> anyhow::Result<()> {
     if let Some(note) = Adapter::base_note(adapter, model)? {
         eprintln!("note: {note}");
     }
-    // A mark that cannot be read is looked at where the folder is written.
-    let mark = Mark::read(adapter).ok().flatten();
-    let trained = mark.and_then(|mark| load_in::of_settings(&mark.settings));
-    if let Some(trained) = trained.filter(|trained| Some(*trained) != load_in) {
+    if let Some(trained) = trained_in(adapter).filter(|trained| *trained != load_in) {
         eprintln!(
-            "note: {} was trained on a base model that was quantised as it was read: {} takes the \
-             same",
+            "note: the adapter {} was trained on its base model {}, which is used {} here: give \
+             {} for the very model that it was trained on",
             adapter.display(),
-            load_in::option(trained)
+            trained.in_words(),
+            load_in.in_words(),
+            trained.options()
         );
     }
     Ok(())
+}
+
+/// How the base model of an adapter was read when a job of this program trained it, by the mark of
+/// its folder, or of the folder that has it as a checkpoint. `None` where no mark says it: one that
+/// cannot be read keeps no adapter from being used.
+fn trained_in(adapter: &Path) -> Option<LoadInArgs> {
+    let parent = adapter.parent().filter(|_| {
+        let name = adapter.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("checkpoint-")
+    });
+    let mark = |folder| Mark::read(folder).ok().flatten();
+    let mark = mark(adapter).or_else(|| parent.and_then(mark))?;
+    LoadInArgs::of_settings(&mark.settings)
 }
 
 impl OpenedModel {

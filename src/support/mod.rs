@@ -11,6 +11,7 @@ pub mod device;
 mod digest_cache;
 pub mod event_file;
 pub mod gpu;
+pub mod guess;
 pub mod home;
 pub mod hub_data;
 pub mod hub_upload;

@@ -4,11 +4,10 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use concord_models::hub;
-use concord_proto::AdapterSpec;
+use concord_proto::{AdapterSpec, Course};
 use concord_verify::training::bundle::Bundle;
 
-use crate::support::job_file::JobFile;
-use crate::support::load_in;
+use crate::support::job_file::{JobFile, explain};
 use crate::support::output::counted;
 use crate::support::tuned_model::TunedModel;
 
@@ -17,6 +16,29 @@ pub const FILE: &str = "README.md";
 
 /// The folder of a proof within that of a result.
 const PROOF: &str = "proof";
+
+/// Settings that the proof does not have in the words of a job file: those of them are shown that
+/// are not as they are without the key. The first three always are, where they have a value.
+const SHOWN: [&str; 17] = [
+    "optimizer",
+    "lr_scheduler",
+    "lora_alpha",
+    "load_in_4bit",
+    "bnb_4bit_quant_type",
+    "load_in_8bit",
+    "sample_packing",
+    "peft_use_rslora",
+    "lora_rank_pattern",
+    "lora_alpha_pattern",
+    "lora_exclude_modules",
+    "peft_layers_to_transform",
+    "neftune_noise_alpha",
+    "label_smoothing_factor",
+    "z_loss",
+    "val_set_size",
+    "early_stopping_patience",
+];
+const SHOWN_ALWAYS: usize = 3;
 
 /// What a folder has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +63,9 @@ struct ModelCard<'a> {
     rows: Vec<(&'static str, String)>,
 }
 
-/// The card of a job's result. Of paths on this machine it has the last part alone.
-pub fn of_job(job: &JobFile, bundle: &Bundle) -> String {
+/// The card of a job's result, which has these settings. Of paths on this machine it has the last
+/// part alone.
+pub fn of_job(job: &JobFile, settings: &[(String, String)], bundle: &Bundle) -> String {
     let data = job.datasets.iter().map(|source| {
         let path = source.path.to_string_lossy();
         let name = match is_path(&path) {
@@ -56,12 +79,7 @@ pub fn of_job(job: &JobFile, bundle: &Bundle) -> String {
         ("sequence_len", job.sequence_len.to_string()),
         ("seed", job.seed.to_string()),
     ];
-    if let Some(format) = job.load_in {
-        rows.push((
-            "base model read with",
-            format!("`{}`", load_in::option(format)),
-        ));
-    }
+    rows.extend(shown(settings));
     let kind = match bundle.spec.adapter {
         AdapterSpec::Full => CardKind::Tuned,
         AdapterSpec::Lora { .. } => CardKind::Adapter,
@@ -205,7 +223,8 @@ fn settings(bundle: &Bundle) -> Vec<(&'static str, String)> {
     let mut rows = Vec::new();
     if let AdapterSpec::Lora(updates) = &spec.adapter {
         rows.push(("lora_r", updates.rank.to_string()));
-        rows.push(("lora_alpha", updates.alpha.get().to_string()));
+        let scale = f64::from(updates.alpha.get()) / f64::from(updates.rank);
+        rows.push(("scale of the adapter", format!("{scale:.4}")));
         rows.push(("lora_target_modules", updates.targets.join(", ")));
         if !updates.others.is_empty() {
             let others = counted(updates.others.len() as u64, "module");
@@ -223,11 +242,8 @@ fn settings(bundle: &Bundle) -> Vec<(&'static str, String)> {
         }
     }
     let optimizer = &spec.optimizer;
+    rows.extend(course(bundle));
     rows.extend([
-        (
-            "steps",
-            spec.updates_before(bundle.records.len() as u32).to_string(),
-        ),
         (
             "sequences a step",
             counted(spec.sequences_per_step(), "sequence"),
@@ -240,18 +256,66 @@ fn settings(bundle: &Bundle) -> Vec<(&'static str, String)> {
         ("weight_decay", optimizer.weight_decay.get().to_string()),
         ("max_grad_norm", optimizer.max_grad_norm.get().to_string()),
     ]);
-    let mut updates = bundle.records.iter();
-    if let Some(record) = updates.rfind(|record| !spec.is_evaluation(record.step)) {
-        rows.push(("loss of the last step", format!("{:.4}", record.loss.get())));
-    }
-    let mut evaluations = bundle.records.iter();
-    if let Some(record) = evaluations.rfind(|record| spec.is_evaluation(record.step)) {
-        rows.push(("loss on held-out data", format!("{:.4}", record.loss.get())));
-    }
     if let Some(record) = bundle.records.last() {
         rows.push(("hash", format!("`{}`", record.digest())));
     }
     rows.push(("job", format!("`{}`", spec.id())));
+    rows
+}
+
+/// Those of the settings of a job that belong on its card.
+fn shown(settings: &[(String, String)]) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    for (index, name) in SHOWN.into_iter().enumerate() {
+        let Some((_, value)) = settings.iter().find(|(key, _)| key == name) else {
+            continue;
+        };
+        let value = explain::plain(value);
+        let is_always = index < SHOWN_ALWAYS && !value.starts_with('(');
+        if is_always || !explain::is_usual(name, &value) {
+            rows.push((name, value));
+        }
+    }
+    rows
+}
+
+/// The steps of a job, and the losses of the state that is its result.
+fn course(bundle: &Bundle) -> Vec<(&'static str, String)> {
+    let (spec, records) = (&bundle.spec, &bundle.records);
+    let losses = records.iter().map(|record| record.loss);
+    let end = Course::of(spec, losses).result_steps(spec);
+    let done = spec.updates_before(records.len() as u32);
+    let steps = match done < spec.steps {
+        true => format!("{done} of {}, stopped early", spec.steps),
+        false => done.to_string(),
+    };
+    let mut rows = vec![("steps", steps)];
+    let keeps_best = spec.evaluation.is_some_and(|of| of.keep_best);
+    let own = match keeps_best {
+        true => {
+            let best = format!(
+                "after step {}, the best on held-out data",
+                spec.updates_before(end)
+            );
+            rows.push(("state", best));
+            "loss of that step"
+        }
+        false => "loss of the last step",
+    };
+    let up_to_it = &records[..records.len().min(end as usize)];
+    let last = |is_evaluation: bool| {
+        let mut records = up_to_it.iter();
+        records.rfind(|record| spec.is_evaluation(record.step) == is_evaluation)
+    };
+    let shown = |loss: f32| format!("{loss:.4}");
+    rows.extend(last(false).map(|record| (own, shown(record.loss.get()))));
+    rows.extend(last(true).map(|record| ("loss on held-out data", shown(record.loss.get()))));
+    if let Some(base) = records
+        .first()
+        .filter(|first| spec.is_evaluation(first.step))
+    {
+        rows.push(("the same before the first step", shown(base.loss.get())));
+    }
     rows
 }
 

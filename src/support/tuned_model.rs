@@ -54,7 +54,7 @@ impl TunedModelArgs {
             .adapter
             .map(|folder| {
                 let adapter = Adapter::open(&folder, base.config())?;
-                note_base(&folder, base.dir(), self.load_in.format())?;
+                note_base(&folder, base.dir(), self.load_in)?;
                 anyhow::Ok((folder, adapter))
             })
             .transpose()?;

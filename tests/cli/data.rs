@@ -212,6 +212,59 @@ fn a_preview_shows_what_is_learnt() {
     assert_eq!(event(&objects, "data")["rows"], 2);
 }
 
+/// A job refuses texts that do not fill a sequence; what they are can be seen all the same.
+#[test]
+fn a_preview_shows_short_texts_and_what_a_job_holds_out() {
+    let model = TinyModel::new();
+    let (data, job) = (model.file("a.txt"), model.file("job.yaml"));
+    fs::write(&data, "w3 w4 w5").unwrap();
+    let args = ["data", "preview", arg(&data), "--model", arg(model.dir())];
+    let ran = concord(args).good();
+    for words in [
+        "its 3 tokens are shown as one sequence",
+        "w3",
+        "1 sequence of at most 3",
+    ] {
+        assert!(ran.stdout.contains(words), "no {words:?} in {}", ran.stdout);
+    }
+    let rows = model.file("a.jsonl");
+    let row = "{\"instruction\": \"w3\", \"output\": \"w4 w5\"}\n";
+    fs::write(&rows, row.repeat(5)).unwrap();
+    let text = format!(
+        "{{base_model: {}, datasets: [{{path: {}, type: instruct}}], sample_packing: true,\n\
+         val_set_size: 0.3, max_steps: 1, sequence_len: 8, learning_rate: 1e-3, output_dir: x}}",
+        model.dir().display(),
+        rows.display()
+    );
+    fs::write(&job, text).unwrap();
+    let ran = concord(["data", "preview", arg(&job)]).good();
+    for words in ["val_set_size: 2 of these 5", "sample_packing"] {
+        assert!(ran.stdout.contains(words), "no {words:?} in {}", ran.stdout);
+    }
+}
+
+/// The template ends answers with a word that is no token of the model.
+#[test]
+fn a_new_job_file_has_a_type_that_the_model_can_learn() {
+    let model = TinyModel::new();
+    let template = "{% for m in messages %}{{ m.content }} <|end|>{% endfor %}";
+    let tokens = serde_json::json!({
+        "bos_token": "<s>", "eos_token": "</s>", "chat_template": template,
+    });
+    model.write("tokenizer_config.json", &tokens);
+    let (data, job) = (model.file("a.jsonl"), model.file("job.yaml"));
+    fs::write(&data, "{\"instruction\": \"w3\", \"output\": \"w4\"}\n").unwrap();
+    let args = ["init", arg(model.dir()), arg(&data), "--output", arg(&job)];
+    let ran = concord(args).good();
+    assert!(ran.stdout.contains("not `type: alpaca_turns`"), "{ran:?}");
+    let text = fs::read_to_string(&job).unwrap();
+    assert!(text.contains("type: instruct"), "{text}");
+    let args = ["data", "preview", arg(&data), "--model", arg(model.dir())];
+    let ran = concord(args).good();
+    assert!(ran.stdout.contains("read as `type: instruct`"), "{ran:?}");
+    assert!(ran.stdout.contains("no control token"), "{ran:?}");
+}
+
 #[test]
 fn the_longest_example_can_decide_the_length() {
     let model = TinyModel::new();

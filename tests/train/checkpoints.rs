@@ -30,6 +30,8 @@ fn assert_whole(dir: &Path, steps: u32) {
     let expected = [
         "adapter_config.json",
         "adapter_model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
         "trainer_state.json",
     ];
     assert_eq!(names, expected, "{}", dir.display());

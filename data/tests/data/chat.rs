@@ -212,6 +212,12 @@ fn a_template_that_hides_what_is_learnt_is_refused() {
             "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}",
             "no control token",
         ),
+        // A marked end that is no token of this model.
+        (
+            "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% else %}\
+             {% generation %}{{ m.content }}<|eot|>{% endgeneration %}{% endif %}{% endfor %}",
+            "ends message 1 with \"<|eot|>\", which has no control token",
+        ),
         // The answer in front of the question.
         (
             "{% for m in messages | reverse %}{{ m.content }}<|im_end|>{% endfor %}",

@@ -101,18 +101,28 @@ pub fn save_source(
         written += bytes;
         progress(written, total);
     })?;
-    for path in companions(base.dir())? {
-        copy(&base.dir().join(&path), &folder.join(&path))?;
-    }
-    for (name, text) in base.made_companions()? {
-        replace_file(&folder.join(name), |out| out.write_all(text.as_bytes()))?;
-    }
+    save_companions(folder, base)?;
     let to = folder.join("config.json");
     let text = match form.dtype {
         None => base.config_json().to_string(),
         Some(dtype) => with_dtype(base, dtype)?,
     };
     replace_file(&to, |out| out.write_all(text.as_bytes()))
+}
+
+/// Writes the tokenizer's files, the chat templates and `generation_config.json` of a model into a
+/// folder that is there, unchanged.
+///
+/// # Errors
+/// [`ModelError::Io`], or where a GGUF file has no tokenizer that can be written.
+pub fn save_companions(folder: &Path, base: &ModelFolder) -> Result<(), ModelError> {
+    for path in companions(base.dir())? {
+        copy(&base.dir().join(&path), &folder.join(&path))?;
+    }
+    for (name, text) in base.made_companions()? {
+        replace_file(&folder.join(name), |out| out.write_all(text.as_bytes()))?;
+    }
+    Ok(())
 }
 
 /// The dtype in which a model's numbers are best written: nothing where each tensor keeps its own;

@@ -9,7 +9,7 @@ mod shards;
 mod source;
 mod tensors;
 
-pub use folder::{FolderForm, SHARD_BYTES, save_model, save_source, usual_dtype};
+pub use folder::{FolderForm, SHARD_BYTES, save_companions, save_model, save_source, usual_dtype};
 pub use generated::{FillValues, write_generated};
 pub use gguf::{GgufKind, gguf_note, write_gguf};
 pub use replace::{replace_file, replace_file_by};

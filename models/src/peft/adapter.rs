@@ -108,7 +108,7 @@ impl Adapter {
         };
         let shapes = Self::shapes(model, &lora);
         if let Some(strange) = file.names().find(|name| !shapes.contains_key(*name)) {
-            return Err(ModelError::BadWeightsFile {
+            return Err(ModelError::OtherAdapter {
                 path: file.path().to_path_buf(),
                 reason: format!(
                     "the tensor `{strange}` belongs to no target of {CONFIG_FILE} in this model: \

@@ -343,7 +343,8 @@ pub fn full_without(b: &mut JobBuilder, keys: &[&str]) {
     }
 }
 
-/// Norms and biases have no weight decay in Hugging Face's trainer; an adapter has neither.
+/// Norms and biases have no weight decay in Hugging Face's trainer. An adapter trains them where it
+/// has modules that are saved whole.
 pub fn decay(b: &mut JobBuilder, key: &str, is_full: bool, default: Option<f64>) {
     let given = b.number(key);
     match (given, default) {

@@ -112,6 +112,9 @@ fn report_to(b: &mut JobBuilder) {
             "nothing is sent to {}: steps are logged in output_dir/log.jsonl",
             others.join(", ")
         );
-        b.idle("report_to", &why);
+        match ours.is_empty() {
+            true => b.idle("report_to", &why),
+            false => b.note(format!("report_to: {why}")),
+        }
     }
 }

@@ -140,6 +140,24 @@ warmup_ratio: 0.1
 eos_token: <|im_end|>
 ";
 
+/// A list of which a part has an effect is no key without one.
+#[test]
+fn trackers_that_are_not_told_are_named_beside_those_that_are() {
+    let both = HANDBOOK.replace("[tensorboard]", "[wandb, tensorboard]");
+    let found = job(&both);
+    values(&found, &[("report_to", "tensorboard")]);
+    assert!(found.idle.iter().all(|idle| idle.key != "report_to"));
+    let names = |note: &&String| note.contains("nothing is sent to wandb");
+    assert_eq!(
+        found.notes.iter().filter(names).count(),
+        1,
+        "{:?}",
+        found.notes
+    );
+    let found = job(&HANDBOOK.replace("[tensorboard]", "wandb"));
+    assert!(found.idle.iter().any(|idle| idle.key == "report_to"));
+}
+
 #[test]
 fn alignment_handbook() {
     let text = HANDBOOK;

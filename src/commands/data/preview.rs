@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use concord_data::{DataCounts, DataLoader, DatasetKind, DatasetSource};
+use concord_data::{DataCounts, DataError, DataLoader, DatasetKind, DatasetSource};
 use concord_models::weights::ModelFolder;
 use serde_json::json;
 
 use super::shown::{self, Shown};
 use crate::support::data_event::data_event;
+use crate::support::guess;
 use crate::support::hub_data;
 use crate::support::job_data;
-use crate::support::job_file::{JobFile, ReadOptions};
+use crate::support::job_file::{HeldRows, JobFile, ReadOptions};
 use crate::support::output::{Output, counted};
 use crate::support::{load_in, loaded_model};
 
@@ -57,6 +58,8 @@ struct Asked {
     sets: [Vec<DatasetSource>; 2],
     folder: ModelFolder,
     sequence_len: u32,
+    /// The job, where one was given.
+    job: Option<JobFile>,
 }
 
 /// Shows the first sequences, and what was read.
@@ -74,37 +77,95 @@ pub fn run(args: &PreviewArgs, output: &Output) -> anyhow::Result<()> {
     };
     let template = folder.chat_template()?;
     let template = template.map(|template| template.with_clock(concord_data::CLOCK));
-    let mut progress = |_| {};
-    let mut loader = DataLoader {
-        tokenizer: tokenizer.as_ref(),
-        chat_template: template.as_ref(),
-        vocab: config.vocab,
-        max_positions: config.max_positions,
-        eos: &config.eos,
-        sequence_len: asked.sequence_len,
-        progress: &mut progress,
-    };
-    for (sources, is_held) in asked.sets.iter().zip([false, true]) {
-        if is_held && !sources.is_empty() && !output.is_json() {
-            output.result("\nheld out, and evaluated:", &json!(null));
-        }
+    let read = |sources: &[DatasetSource], sequence_len: u32| {
+        let mut progress = |_| {};
+        let mut loader = DataLoader {
+            tokenizer: tokenizer.as_ref(),
+            chat_template: template.as_ref(),
+            vocab: config.vocab,
+            max_positions: config.max_positions,
+            eos: &config.eos,
+            sequence_len,
+            progress: &mut progress,
+        };
         let mut first = Vec::new();
         let loaded = loader.each(sources, &mut |sequence| {
             if first.len() < args.n {
                 first.push(Shown::of(&sequence));
             }
         })?;
+        Ok((first, loaded, sequence_len))
+    };
+    for (sources, is_held) in asked.sets.iter().zip([false, true]) {
+        if is_held && !sources.is_empty() && !output.is_json() {
+            output.result("\nheld out, and evaluated:", &json!(null));
+        }
+        let (first, loaded, sequence_len) = match read(sources, asked.sequence_len) {
+            Err(error) => read(sources, short(error, sources, output)?)?,
+            Ok(read) => read,
+        };
         for (index, sequence) in first.iter().enumerate() {
             let (text, object) = sequence.print(index, tokenizer.as_ref());
             output.coloured(&text, &object);
         }
         for loaded in &loaded {
             let sources = &sources[loaded.sources.clone()];
-            let (text, object) = statistics(sources, asked.sequence_len, &loaded.counts);
+            let (text, object) = statistics(sources, sequence_len, &loaded.counts);
             output.result(&text, &object);
+        }
+        let counts = loaded
+            .iter()
+            .map(|loaded| u64::from(loaded.counts.sequences));
+        let job = asked.job.iter().filter(|_| !is_held);
+        for note in job.flat_map(|job| notes(job, counts.clone().sum())) {
+            note_that(&note, output);
         }
     }
     Ok(())
+}
+
+/// The length of the one sequence that texts fill which are too short for a job: it is shown, and
+/// that a job refuses it is said.
+fn short(error: DataError, sources: &[DatasetSource], output: &Output) -> Result<u32, DataError> {
+    let is_text = |source: &DatasetSource| source.kind == DatasetKind::Text;
+    match error {
+        DataError::Unfilled { tokens, len, .. } if tokens >= 2 && sources.iter().all(is_text) => {
+            note_that(
+                &format!(
+                    "its {tokens} tokens are shown as one sequence; `concord train` refuses them \
+                     with sequence_len {len}, which they do not fill"
+                ),
+                output,
+            );
+            Ok(tokens as u32)
+        }
+        error => Err(error),
+    }
+}
+
+/// What a job does with these sequences before it learns them.
+fn notes(job: &JobFile, sequences: u64) -> Vec<String> {
+    let mut notes = Vec::new();
+    match job.evaluation.as_ref().map(|evaluation| &evaluation.rows) {
+        Some(HeldRows::Sets(_)) | None => {}
+        Some(rows) => notes.push(format!(
+            "val_set_size: {} of these {sequences} are held out, and not learnt; which ones is \
+             drawn by seed",
+            rows.count(sequences)
+        )),
+    }
+    if job.sample_packing {
+        notes.push(
+            "sample_packing: they are shown one by one, and share sequences in training"
+                .to_string(),
+        );
+    }
+    notes
+}
+
+fn note_that(note: &str, output: &Output) {
+    let object = json!({ "event": "note", "note": note });
+    output.result(&format!("note: {note}"), &object);
 }
 
 impl Asked {
@@ -131,10 +192,7 @@ impl Asked {
         let files = source.given_files.take();
         let mut source = match &args.kind {
             Some(kind) => DatasetSource::new(&args.job, kind.parse()?),
-            None => {
-                let has_template = folder.chat_template()?.is_some();
-                guessed(&args.job, files.as_deref(), has_template, output)?
-            }
+            None => guessed(&args.job, files.as_deref(), &folder, output)?,
         };
         source.given_files = files;
         let positions = folder.config().max_positions;
@@ -142,6 +200,7 @@ impl Asked {
             sets: [vec![source], Vec::new()],
             sequence_len: args.sequence_len.unwrap_or(positions.min(LEN) as u32),
             folder,
+            job: None,
         })
     }
 
@@ -160,7 +219,8 @@ impl Asked {
         Ok(Self {
             sequence_len: args.sequence_len.unwrap_or(job.sequence_len),
             folder: load_in::open(&path, None)?,
-            sets: [job.datasets, tested],
+            sets: [job.datasets.clone(), tested],
+            job: Some(job),
         })
     }
 }
@@ -169,16 +229,25 @@ impl Asked {
 fn guessed(
     path: &Path,
     files: Option<&[PathBuf]>,
-    has_template: bool,
+    folder: &ModelFolder,
     output: &Output,
 ) -> anyhow::Result<DatasetSource> {
     let first = files.and_then(<[PathBuf]>::first);
-    let mut source = concord_data::guess(first.map_or(path, PathBuf::as_path), has_template)?;
+    let has_template = folder.chat_template()?.is_some();
+    let guess = guess::of(
+        first.map_or(path, PathBuf::as_path),
+        has_template,
+        Some(folder),
+    )?;
+    let mut source = guess.source;
     source.path = path.to_path_buf();
     let (kind, fields) = (source.kind.name(), source.fields().join(", "));
     let text = format!("read as `type: {kind}` ({fields}); --type says otherwise");
     let object = json!({ "event": "guess", "type": kind, "fields": source.fields() });
     output.result(&text, &object);
+    if let Some(note) = &guess.note {
+        note_that(note, output);
+    }
     Ok(source)
 }
 

@@ -52,7 +52,7 @@ pub fn open(args: ServeArgs, output: &Output) -> anyhow::Result<Option<OpenedSer
     let served = args.served(&model)?;
     let config = model.folder.config().clone();
     let mut read = |folder: &Path| {
-        note_base(folder, &source.model, args.load_in.format())?;
+        note_base(folder, &source.model, args.load_in)?;
         adapter_blobs(folder, &config, &mut model.blobs)
     };
     let own = source.adapter.as_deref().map(&mut read).transpose();

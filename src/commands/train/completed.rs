@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use concord_proto::Digest;
 use concord_proto::client::JobEvent;
+use serde_json::{Value, json};
 
 /// The outcome of a completed job.
 #[derive(Clone, Copy, Debug)]
@@ -29,10 +30,56 @@ pub struct Completed {
 /// The losses on held-out sequences.
 #[derive(Clone, Copy, Debug)]
 pub struct Evaluated {
+    /// That before the first step, where there is one.
+    pub base: Option<f32>,
     /// The last one.
     pub last: f32,
     /// The lowest one after a step, and the steps before it.
     pub best: (f32, u32),
+}
+
+impl Evaluated {
+    /// Says it in the result of a job: `eval_loss` is that of the state that comes out.
+    pub fn tell(&self, result: &mut Value, keeps_best: bool, is_early: bool) {
+        let (lowest, step) = self.best;
+        let of_result = if keeps_best { lowest } else { self.last };
+        result["eval_loss"] = json!(of_result);
+        result["last_eval_loss"] = json!(self.last);
+        result["best_eval_loss"] = json!(lowest);
+        result["best_step"] = json!(step);
+        result["stopped_early"] = json!(is_early);
+        // Of several equal ones the first is the best, and the last has no lower loss.
+        result["is_best"] = json!(keeps_best || of_result <= lowest);
+        result["keeps_best"] = json!(keeps_best);
+        if let Some(base) = self.base {
+            result["base_eval_loss"] = json!(base);
+        }
+    }
+}
+
+/// What the result of a job says of held-out sequences, as a part of a sentence; empty where it
+/// says nothing.
+pub fn evaluated_in_words(result: &Value) -> String {
+    let number = |key: &str| result[key].as_f64();
+    let (Some(own), Some(lowest)) = (number("eval_loss"), number("best_eval_loss")) else {
+        return String::new();
+    };
+    let step = &result["best_step"];
+    let mut words = match (result["keeps_best"].as_bool(), number("last_eval_loss")) {
+        (Some(true), Some(last)) => format!(
+            ", eval_loss {own:.4} (that of the state after step {step}, which is the result; after \
+             the last step {last:.4})"
+        ),
+        _ => format!(", eval_loss {own:.4} (lowest {lowest:.4}, after step {step})"),
+    };
+    match number("base_eval_loss") {
+        Some(base) if own > base => {
+            words += &format!(", which is worse than {base:.4} before the first step");
+        }
+        Some(base) => words += &format!(", {base:.4} before the first step"),
+        None => {}
+    }
+    words
 }
 
 /// Sums over the steps.
@@ -91,6 +138,12 @@ impl StepSums {
         }
     }
 
+    /// The loss before the first step, once it is known.
+    fn base_eval_loss(&self) -> Option<f32> {
+        let first = self.evaluations.first().filter(|(step, _)| *step == 0);
+        first.map(|(_, loss)| *loss)
+    }
+
     /// The lowest loss is that of an evaluation after a step, where there is one; of several equal
     /// ones the first.
     fn evaluated(&self) -> Option<Evaluated> {
@@ -99,6 +152,7 @@ impl StepSums {
         let best = after_steps.min_by(|a, b| a.1.total_cmp(&b.1));
         let (step, loss) = *best.or(self.evaluations.last())?;
         Some(Evaluated {
+            base: self.base_eval_loss(),
             last,
             best: (loss, step),
         })

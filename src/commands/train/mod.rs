@@ -28,7 +28,7 @@ use concord_proto::client::{
     ClientRequest, ClientResponse, JobState, JobSummary, RunOptions, Submission,
 };
 use concord_proto::session::Role;
-use concord_proto::{JobId, JobSpec};
+use concord_proto::{AdapterSpec, JobId, JobSpec};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -106,7 +106,7 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     let id = ingested.spec.id();
     output_dir.describe(AboutJob {
         apart_from_steps: apart_from_steps(&ingested.spec),
-        settings: explain::settings(&given),
+        settings: with_ranks(explain::settings(&given), &ingested.spec.adapter),
     });
     options.checkpoint_every = ingested.steps.save;
     options.checkpoints_kept = checkpoints::most_kept(&job, &ingested.steps);
@@ -138,6 +138,27 @@ fn apart_from_steps(spec: &JobSpec) -> String {
     spec.steps = 1;
     spec.schedule.warmup_steps = 0;
     spec.id().to_string()
+}
+
+/// Settings with the rank and the alpha that a job has where its file does not say them. (With
+/// `peft_use_rslora` the job has another alpha than the file.)
+fn with_ranks(mut settings: Vec<(String, String)>, adapter: &AdapterSpec) -> Vec<(String, String)> {
+    let AdapterSpec::Lora(updates) = adapter else {
+        return settings;
+    };
+    let stretches = |(key, value): &(String, String)| key == "peft_use_rslora" && value == "true";
+    let is_stretched = settings.iter().any(stretches);
+    for (key, value) in settings
+        .iter_mut()
+        .filter(|(_, value)| value.starts_with('('))
+    {
+        match key.as_str() {
+            "lora_r" => *value = updates.rank.to_string(),
+            "lora_alpha" if !is_stretched => *value = updates.alpha.get().to_string(),
+            _ => {}
+        }
+    }
+    settings
 }
 
 /// Reads model and data in a thread of its own, which the end of the program does not wait for.
@@ -308,12 +329,8 @@ impl Run<'_> {
             "bundle": bundle,
         });
         if let Some(evaluated) = done.evaluated {
-            object["eval_loss"] = json!(evaluated.last);
-            object["best_eval_loss"] = json!(evaluated.best.0);
-            object["best_step"] = json!(evaluated.best.1);
-            object["stopped_early"] = json!(done.steps < steps);
-            let evaluation = self.ingested.spec.evaluation;
-            object["is_best"] = json!(evaluation.is_some_and(|evaluation| evaluation.keep_best));
+            let keeps_best = self.ingested.spec.evaluation.is_some_and(|of| of.keep_best);
+            evaluated.tell(&mut object, keeps_best, done.steps < steps);
         }
         tell_failure(self.write_report(output_dir, &log, &object));
         output_dir.finish(&object)?;
@@ -437,18 +454,7 @@ fn in_words(result: &Value) -> String {
         }
         _ => "",
     };
-    let evaluated = match result["best_eval_loss"].as_f64() {
-        None => String::new(),
-        Some(best) => format!(
-            ", eval_loss {:.4} (lowest {best:.4}, after step {}{})",
-            number("eval_loss"),
-            result["best_step"],
-            match result["is_best"].as_bool() {
-                Some(true) => ", which is the result",
-                _ => "",
-            }
-        ),
-    };
+    let evaluated = completed::evaluated_in_words(result);
     format!(
         "done: {}, loss {:.4}{evaluated}, {:.0} tokens/s, {} agreed{}{unaudited}\nhash   {}\n\
          output {}\nproof  {}  (check it with `concord verify {}`)",

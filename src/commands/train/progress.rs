@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use concord_proto::client::JobEvent;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::support::job_events::{describe, step_line};
+use crate::support::job_events::{base_loss, describe, step_line};
 use crate::support::output::Output;
 
 /// The shortest time between two printed lines; the first and the last step are always printed.
@@ -35,6 +35,8 @@ pub struct TrainProgress {
     step_seconds: Option<f64>,
     /// How many steps an earlier run of the command has shown.
     earlier: u32,
+    /// The loss on held-out sequences before the first step, where there is one.
+    base_loss: Option<f32>,
 }
 
 impl TrainProgress {
@@ -54,6 +56,7 @@ impl TrainProgress {
             steps,
             step_seconds: None,
             earlier: 0,
+            base_loss: None,
         };
         progress.phase("waiting for the pool");
         progress
@@ -65,6 +68,10 @@ impl TrainProgress {
             self.step(event, *step, *micros, is_news);
             return;
         }
+        if let JobEvent::Voided { from_step } = event {
+            self.earlier = self.earlier.min(*from_step);
+        }
+        self.base_loss = base_loss(event).or(self.base_loss);
         if !is_news {
             return;
         }
@@ -78,7 +85,7 @@ impl TrainProgress {
             }
             _ => {}
         }
-        if let Some(words) = describe(event) {
+        if let Some(words) = describe(event, self.base_loss) {
             self.say(&words);
         }
     }
@@ -236,6 +243,7 @@ mod tests {
                 steps: 100_000,
                 step_seconds: None,
                 earlier: 0,
+                base_loss: None,
             };
             progress.phase("loading the model");
             let before = terminal.1.lock().unwrap().concat();
@@ -252,6 +260,21 @@ mod tests {
     }
 
     #[test]
+    fn void_steps_are_not_told_as_done_before() {
+        let mut progress = TrainProgress {
+            shown: Shown::Nowhere,
+            steps: 30,
+            step_seconds: None,
+            earlier: 0,
+            base_loss: None,
+        };
+        progress.show(&step(20, 1), false);
+        assert_eq!(progress.earlier, 21);
+        progress.show(&JobEvent::Voided { from_step: 20 }, true);
+        assert_eq!(progress.earlier, 20);
+    }
+
+    #[test]
     fn a_job_that_is_interrupted_leaves_no_bar_on_the_line() {
         let terminal = Terminal(80, Arc::default());
         let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
@@ -261,6 +284,7 @@ mod tests {
             steps: 10,
             step_seconds: None,
             earlier: 0,
+            base_loss: None,
         };
         progress.phase("loading the model");
         drop(progress);

@@ -79,11 +79,23 @@ fn facts(history: &[Value], result: &Value, checkpoints: &[u32]) -> Vec<(&'stati
         .iter()
         .map(|steps| format!("checkpoint-{steps}"));
     let folders: Vec<String> = folders.collect();
-    vec![
+    let mut facts = vec![
         ("hash", text("record_digest")),
         ("job", text("job")),
         ("steps", text("steps")),
         ("loss of the last step", text("loss")),
+    ];
+    let held_out = [
+        ("loss of the result on held-out data", "eval_loss"),
+        ("the lowest of them after a step", "best_eval_loss"),
+        ("the step of that", "best_step"),
+        ("before the first step", "base_eval_loss"),
+        ("stopped early", "stopped_early"),
+    ];
+    let is_there = |(_, key): &(&str, &str)| !result[*key].is_null();
+    let held_out = held_out.into_iter().filter(is_there);
+    facts.extend(held_out.map(|(what, key)| (what, text(key))));
+    facts.extend([
         ("tokens", tokens.to_string()),
         ("seconds in steps", format!("{:.1}", micros as f64 / 1e6)),
         ("tokens a second", format!("{rate:.0}")),
@@ -91,7 +103,8 @@ fn facts(history: &[Value], result: &Value, checkpoints: &[u32]) -> Vec<(&'stati
         ("audits that could not be re-run", text("inconclusive")),
         ("checkpoints", folders.join(", ")),
         ("output", text("output_dir")),
-    ]
+    ]);
+    facts
 }
 
 fn all_series(history: &[Value]) -> Vec<Series> {
@@ -207,11 +220,15 @@ mod tests {
         };
         let history: Vec<Value> = (1..=5_000).map(line).collect();
         let settings = [("seed".to_string(), "<7>".to_string())];
-        let result = json!({ "record_digest": "abc", "steps": 5_000, "loss": 0.1 });
+        let result = json!({
+            "record_digest": "abc", "steps": 5_000, "loss": 0.1, "eval_loss": 0.25, "best_step": 77,
+        });
         let page = page("a & b", &settings, &history, &result, &[10, 20]);
         assert_eq!(page.matches("<svg").count(), 4);
         assert!(page.contains("a &amp; b") && page.contains("&lt;7&gt;"));
         assert!(page.contains("abc") && page.contains("checkpoint-20"));
+        let held_out = "the step of that</th><td><code>77<";
+        assert!(page.contains(held_out) && !page.contains("before the first step"));
         assert!(
             !page.contains("http") && !page.contains("<script"),
             "{page}"

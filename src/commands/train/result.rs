@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use concord_data::DatasetSource;
 use concord_kernels::Tensor;
 use concord_models::peft::Adapter;
 use concord_models::{export, hub};
@@ -27,6 +28,9 @@ use crate::support::output::Output;
 use crate::support::result_names::PROOF;
 use crate::support::result_weights;
 
+/// The file of a chat template, which comes before one in `tokenizer_config.json`.
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
+
 /// Files that make a folder a model or an adapter. They are moved last.
 const LAST: [&str; 2] = ["config.json", "adapter_config.json"];
 
@@ -46,6 +50,11 @@ pub async fn write(
 ) -> anyhow::Result<PathBuf> {
     let staging = output_dir.staging_dir();
     let written = write_to(&staging, client, id, job, ingested, done.state).await;
+    let written = written.and_then(|bundle| {
+        let card = model_card::of_job(job, output_dir.settings(), &bundle);
+        let path = staging.join(model_card::FILE);
+        std::fs::write(&path, card).with_context(|| format!("cannot write {}", path.display()))
+    });
     let placed = match written {
         Ok(()) => place(&staging, output_dir),
         Err(error) => Err(error),
@@ -108,7 +117,7 @@ async fn write_to(
     job: &JobFile,
     ingested: &Ingested,
     state: Digest,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Bundle> {
     let tensors = fetch_values(client, &ingested.spec, state).await?;
     let bundle = fetch_bundle(client, id).await?;
     // An interrupted earlier run may have left it.
@@ -116,10 +125,8 @@ async fn write_to(
     std::fs::create_dir(staging).with_context(|| format!("cannot make {}", staging.display()))?;
     save_weights(staging, job, ingested, tensors)?;
     bundle.write_dir(&staging.join(PROOF))?;
-    let card = staging.join(model_card::FILE);
-    std::fs::write(&card, model_card::of_job(job, &bundle))
-        .with_context(|| format!("cannot write {}", card.display()))?;
-    check(staging)
+    check(staging)?;
+    Ok(bundle)
 }
 
 /// Writes trained tensors into a folder, as an adapter or as the weights of a model.
@@ -141,13 +148,28 @@ pub(super) fn save_weights(
             let base = base_model_name(&job.base_model)?;
             let of = (ingested.folder.config(), &*base);
             adapter.save_with_dropout(folder, of, job.lora_dropout)?;
+            // A tokenizer is then read from the folder of the adapter, as other tools write it.
+            export::save_companions(folder, &ingested.folder)?;
         }
         None => {
             let dtype = Some(export::ExportDtype::F32);
             export::save_model(folder, &ingested.folder, &tensors, dtype)?;
         }
     }
+    if let Some(template) = own_template(job) {
+        let path = folder.join(CHAT_TEMPLATE);
+        export::replace_file(&path, |out| out.write_all(template.as_bytes()))?;
+    }
     Ok(())
+}
+
+/// The chat template of a job that is not that of its model, where all its conversations have it.
+fn own_template(job: &JobFile) -> Option<&str> {
+    let has_turns = |source: &&DatasetSource| source.kind.has_turns();
+    let templates = job.datasets.iter().filter(has_turns);
+    let mut templates = templates.map(|source| source.chat_template.as_deref());
+    let first = templates.next()??;
+    templates.all(|other| other == Some(first)).then_some(first)
 }
 
 /// Fetches the tensors of a state by its blob address.

@@ -3,17 +3,15 @@
 use std::path::Path;
 
 use anyhow::bail;
-use concord_proto::{AdapterSpec, JobSpec};
+use concord_proto::JobSpec;
 
 use super::output_dir::OutputDir;
 use crate::support::bytes::size;
 use crate::support::job_file::Steps;
 
-/// Bytes of a result besides its tensors: tokenizer, configuration, proof.
+/// Bytes of a result, or of a checkpoint's folder, besides its tensors: tokenizer, configuration,
+/// proof.
 const SMALL_FILES_BYTES: u64 = 1 << 20;
-
-/// Bytes of a checkpoint's folder besides its tensors, where it is an adapter.
-const FOLDER_BYTES: u64 = 1 << 14;
 
 /// Bytes of a value in a result, and in a checkpoint, which has its moments, too.
 const VALUE_BYTES: u64 = 4;
@@ -54,10 +52,7 @@ impl Needs {
             true => u64::from(most_folders(spec.steps, steps.save, limit)),
             false => 0,
         };
-        let folder = weights.saturating_add(match spec.adapter {
-            AdapterSpec::Full => SMALL_FILES_BYTES,
-            AdapterSpec::Lora { .. } => FOLDER_BYTES,
-        });
+        let folder = weights.saturating_add(SMALL_FILES_BYTES);
         Self {
             result: weights
                 .saturating_add(SMALL_FILES_BYTES)

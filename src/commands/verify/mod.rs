@@ -166,11 +166,13 @@ fn refuted(error: VerifyError, output: &Output) -> anyhow::Error {
 
 fn shares(bundle: &Bundle) -> anyhow::Result<BTreeMap<WorkerId, WorkerShare>> {
     let mut shares: BTreeMap<WorkerId, WorkerShare> = BTreeMap::new();
-    for (signed, leaves) in bundle.claims.iter().flat_map(|step| &step.claims) {
+    let claims = bundle.claims.iter();
+    let claims = claims.flat_map(|step| step.claims.iter().map(move |claim| (step.step, claim)));
+    for (step, (signed, leaves)) in claims {
         let claim: Claim = signed.open()?;
         let share = shares.entry(signed.signer).or_default();
         share.device = claim.device;
-        share.steps += 1;
+        share.steps += u32::from(!bundle.spec.is_evaluation(step));
         share.leaves += leaves.len() as u64;
         share.tokens += leaves.iter().map(|leaf| leaf.tokens).sum::<u64>();
     }

@@ -137,6 +137,11 @@ fn times(keys: &Keys, given: &GivenJob) -> anyhow::Result<Saves> {
         keys.exact_if("evals_per_epoch")?,
     );
     match (steps, epochs) {
+        (Some(0.0), _) => bail!(
+            "{}: `eval_steps: 0` says nothing: remove it, and there is one evaluation after the \
+             last step, or say after how many steps (1 for each)",
+            keys.place("eval_steps")
+        ),
         (Some(_), Some(_)) => Err(keys.idle("evals_per_epoch", "beside `eval_steps`")),
         (Some(share), None) if share < 1.0 => Ok(Saves::Share(share)),
         (Some(steps), None) => Ok(Saves::Every(steps as u64)),

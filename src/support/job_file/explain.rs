@@ -54,6 +54,32 @@ pub fn settings(given: &GivenJob) -> Vec<(String, String)> {
     values.map(|(path, value, _)| (path, value)).collect()
 }
 
+/// A value of [`settings`] in one form for all ways to write it: a text without quotes, a number
+/// without needless zeros.
+pub fn plain(value: &str) -> String {
+    let bare = value
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    let bare = bare.unwrap_or(value);
+    let is_number = bare.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
+    match bare.parse::<f64>() {
+        Ok(number) if is_number && number.is_finite() && number.abs() < 1e15 => number.to_string(),
+        _ => bare.to_string(),
+    }
+}
+
+/// Whether a job has this value of a key, in its [`plain`] form, where its file says nothing.
+pub fn is_usual(name: &str, value: &str) -> bool {
+    let found = KEYS
+        .iter()
+        .find(|key| key.section == Section::Job && key.name == name);
+    found.is_some_and(|key| match key.absent {
+        Absent::Is(usual) => plain(usual) == value,
+        Absent::Means(words) => value == format!("({words})"),
+        Absent::Refused => false,
+    })
+}
+
 fn idle(given: &GivenJob, output: &Output) {
     if !given.resolved.idle.is_empty() {
         output.result("\naccepted, and without effect here:", &Value::Null);

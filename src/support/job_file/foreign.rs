@@ -3,7 +3,7 @@
 use concord_data::DatasetKind;
 
 /// Keys of other tools whose names are unlike ours.
-const KEYS: [(&[&str], &str); 17] = [
+const KEYS: [(&[&str], &str); 18] = [
     (&["num_train_epochs", "epochs"], "set `num_epochs`"),
     (
         &["model_name_or_path", "model", "model_name"],
@@ -32,6 +32,7 @@ const KEYS: [(&[&str], &str); 17] = [
         "set `micro_batch_size` and `gradient_accumulation_steps`",
     ),
     (&["lr_scheduler_type"], "set `lr_scheduler`"),
+    (&["lr"], "set `learning_rate`"),
     (&["gradient_checkpointing"], "set `recompute`"),
     (
         &["noisy_embedding_alpha", "neftune_alpha"],

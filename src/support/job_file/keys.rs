@@ -465,8 +465,10 @@ pub(super) fn shown(value: &Value) -> String {
 
 fn nearest(key: &str, known: &[&str]) -> String {
     let distance = |name: &&str| strsim::damerau_levenshtein(key, name);
+    // In a short word so many letters are most of it.
+    let most = TYPO_MAX.min(key.chars().count() / 2);
     match known.iter().min_by_key(|name| distance(name)) {
-        Some(name) if distance(name) <= TYPO_MAX => format!("did you mean `{name}`?"),
+        Some(name) if distance(name) <= most => format!("did you mean `{name}`?"),
         _ => format!("known are {}", known.join(", ")),
     }
 }

@@ -346,7 +346,7 @@ pub(super) const KEYS: [Key; 95] = [
         "data sets that are held out in its place, with the keys of datasets"),
     key(Job, "eval_steps", ShareOrCount, Means("the end of the job"),
         "steps between two evaluations, which take the loss on what is held out, or a share of \
-        the steps; after the last step there is one in any case"),
+        the steps, not 0; after the last step there is one in any case"),
     key(Job, "evals_per_epoch", Positive, Means("what eval_steps says"),
         "evaluations in each pass over the data"),
     key(Job, "eval_batch_size", Whole(1, 65_536), Means("micro_batch_size, or what makes 4,096 \

@@ -1,7 +1,6 @@
 //! A job file with a word on each key, for `concord init`.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use concord_data::{DatasetKind, DatasetSource};
 use serde_json::json;
@@ -29,14 +28,6 @@ const SET: [(&str, &str); 7] = [
     ("learning_rate", "2e-4"),
     ("warmup_ratio", "0.03"),
 ];
-
-/// The data set that a file looks like, as `concord data preview` sees it, too.
-///
-/// # Errors
-/// Where it cannot be read, or its rows are not known.
-pub fn seen(path: &Path, has_template: bool) -> anyhow::Result<DatasetSource> {
-    Ok(concord_data::guess(path, has_template)?)
-}
 
 /// The text of a job file. Keys that keep their default are comments.
 pub fn text(sample: &Sample) -> String {
@@ -114,6 +105,8 @@ fn comment(text: &mut String, key: &Key) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::support::job_file::JobFile;
 
@@ -153,7 +146,7 @@ mod tests {
         let of = |name: &str, text: &str, has_template| {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
-            seen(&path, has_template).map(|seen| seen.kind.name())
+            concord_data::guess(&path, has_template).map(|seen| seen.kind.name())
         };
         let row = "{\"instruction\": \"a\", \"input\": \"\", \"output\": \"b\"}";
         for (name, text, has_template, expected) in [

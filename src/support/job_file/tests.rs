@@ -148,6 +148,11 @@ fn an_unknown_key_is_refused_with_the_nearest_and_its_line() {
         error.contains("known are base_model, load_in_4bit,"),
         "{error}"
     );
+    // Of a short word, nothing is left where two letters are changed.
+    let error = refusal("", "foo: 1");
+    assert!(error.contains("known are base_model"), "{error}");
+    let error = refusal("", "lr: 3");
+    assert!(error.ends_with("set `learning_rate`"), "{error}");
     let error = refusal("", "num_train_epochs: 3");
     assert!(
         error.ends_with("unknown key `num_train_epochs`: set `num_epochs`"),

@@ -27,6 +27,16 @@ fn a_key_that_is_there_has_a_value() {
 }
 
 #[test]
+fn evaluations_after_no_steps_are_refused() {
+    let of = |steps: &str| with("", &format!("val_set_size: 2\neval_steps: {steps}"));
+    for none in ["0", "0.0", "-0.0"] {
+        let error = of(none).unwrap_err().to_string();
+        assert!(error.contains("`eval_steps: 0` says nothing"), "{error}");
+    }
+    assert!(of("1").is_ok() && of("0.5").is_ok());
+}
+
+#[test]
 fn a_file_without_an_adapter_says_so() {
     assert!(with("adapter", "").unwrap().adapter_is_assumed);
     assert!(!parse(JOB).unwrap().adapter_is_assumed);
