@@ -241,8 +241,9 @@ fn every_cheat_in_a_full_fine_tune_is_caught() {
         assert_eq!(Some(&conviction.culprit), liar.as_ref(), "{words}");
         assert_eq!(conviction.offence, "wrong result", "{words}");
         assert!(conviction.evidence.contains(evidence), "{words}");
+        // A claim of the liar that is still open when it is thrown out stays without a verdict: its
+        // step is done again by others.
         assert_eq!(caught.hash(), honest, "{words}");
-        assert_eq!(caught.result["inconclusive"], 0, "{words}");
     }
 }
 

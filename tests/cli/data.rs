@@ -243,11 +243,11 @@ fn a_preview_shows_short_texts_and_what_a_job_holds_out() {
     }
 }
 
-/// The template ends answers with a word that is no token of the model.
+/// The template ends answers with a word that is no control token of the model.
 #[test]
 fn a_new_job_file_has_a_type_that_the_model_can_learn() {
     let model = TinyModel::new();
-    let template = "{% for m in messages %}{{ m.content }} <|end|>{% endfor %}";
+    let template = "{% for m in messages %}{{ m.content }} w9 {% endfor %}";
     let tokens = serde_json::json!({
         "bos_token": "<s>", "eos_token": "</s>", "chat_template": template,
     });

@@ -53,6 +53,10 @@ pub fn read(b: &mut JobBuilder) {
                 ..dataset.clone()
             });
             b.out.test_datasets.extend(tested);
+            // What is evaluated is not learnt: `dataset_train_split` is train if absent.
+            if test_split.is_some() && dataset.split.is_none() {
+                dataset.split = Some("train".to_string());
+            }
         }
         b.dataset(dataset);
     }
