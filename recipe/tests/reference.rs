@@ -33,8 +33,8 @@ What is kept of each tool:
   where the last step of an epoch would be smaller, it takes rows of the next.
 * **Warm-up** begins at rate 0, so the first step changes nothing; a share is rounded up, by Axolotl
   down.
-* **Weight decay** leaves out norms and biases; torchtune's does not. Where they are trained, as in a
-  full fine-tune and beside an adapter with `lora_modules_to_save`, `weight_decay_exempt` says so;
+* **Weight decay** leaves out norms and biases; torchtune's does not. Where they are trained, as in
+  a full fine-tune and beside an adapter with `lora_modules_to_save`, `weight_decay_exempt` says so;
   other adapters have none.
 * **The base in 4 bits** is NF4 as bitsandbytes makes it, without quantising its scales again; in 8
   bits it is GGUF's Q8_0, not LLM.int8().

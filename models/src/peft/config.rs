@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::select::{BadSelection, Modules, RANKS, Selection};
+use super::bad_selection::BadSelection;
+use super::select::{Modules, RANKS, Selection};
 use crate::config::{DecoderConfig, LoraSpec};
 use crate::error::ModelError;
 use crate::json::{self, shown};

@@ -1,11 +1,11 @@
-//! Regular expressions for names of modules. An adapter may come from others, so their length, size,
-//! number and steps are bounded, and what exceeds a bound is refused by name.
+//! Regular expressions for names of modules. An adapter may come from others, so their length,
+//! size, number and steps are bounded, and what exceeds a bound is refused by name.
 
 use std::cell::Cell;
 
 use fancy_regex::{Regex, RegexBuilder};
 
-use super::select::{BadSelection, bad};
+use super::bad_selection::{BadSelection, bad};
 use crate::json::shown;
 
 /// Bytes of an expression.

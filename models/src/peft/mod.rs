@@ -4,6 +4,7 @@
 //! the adapter and the name of the base model.
 
 mod adapter;
+mod bad_selection;
 mod config;
 mod expression;
 mod merged;
@@ -12,9 +13,10 @@ mod select;
 mod written;
 
 pub use adapter::Adapter;
+pub use bad_selection::BadSelection;
 pub use config::check_options;
 pub use merged::MergedModel;
-pub use select::{BadSelection, Modules, Selected, Selection};
+pub use select::{Modules, Selected, Selection};
 pub use written::ShapeOptions;
 
 pub use crate::config::Projection;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use super::bad_selection::{BadSelection, bad};
 use super::expression::{Around, Expression, check_count};
 use crate::config::{DecoderConfig, LayerMatrix, LoraSpec, Projection, UpdateShape};
 use crate::json::shown;
@@ -60,18 +61,6 @@ pub struct Selected {
     pub spec: LoraSpec,
     /// Options and keys of theirs that fit no adapted module, so that they change nothing.
     pub unused: Vec<(&'static str, String)>,
-}
-
-/// An option that cannot be used with a model.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{option}` has {found}, but {expected}")]
-pub struct BadSelection {
-    /// Its name in PEFT.
-    pub option: &'static str,
-    /// The value.
-    pub found: String,
-    /// The rule that it breaks, as half a sentence.
-    pub expected: String,
 }
 
 impl Selection {
@@ -449,16 +438,4 @@ fn has_module(model: &DecoderConfig, name: &str) -> bool {
         let matrices = model.layer_matrices(layer);
         matrices.iter().any(|matrix| ends_in(&matrix.module, name))
     })
-}
-
-pub(super) fn bad(
-    option: &'static str,
-    found: impl ToString,
-    expected: impl Into<String>,
-) -> BadSelection {
-    BadSelection {
-        option,
-        found: found.to_string(),
-        expected: expected.into(),
-    }
 }

@@ -41,8 +41,8 @@ pub(super) const ROWS: [KeyRow; 103] = [
     row("warmup_steps", Read("`warmup_steps`; below 1 a share, rounded up")),
     row("warmup_ratio", Read("`warmup_steps` is the share, rounded down; 1 becomes 2; absent \
         with warmup_steps is 3 %, at most 100")),
-    row("optimizer", Read("`adamw_*` is AdamW, with 8bit and 4bit `adamw_8bit`; `lion_*`, with 8bit \
-        `lion_8bit`; `sgd`")),
+    row("optimizer", Read("`adamw_*` is AdamW, with 8bit and 4bit `adamw_8bit`; `lion_*`, with \
+        8bit `lion_8bit`; `sgd`")),
     row("adam_beta1", Same("adam_beta1")),
     row("adam_beta2", Same("adam_beta2")),
     row("adam_epsilon adam_eps", Same("adam_epsilon")),

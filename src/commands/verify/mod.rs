@@ -225,32 +225,40 @@ fn text(
         percent_below(report.detection),
         percent_below(report.audit_rate_min)
     ));
-    if let Some(weights) = weights {
-        lines.push(format!(
-            "weights     {} tensors, each as {} it",
-            weights.tensors,
-            match report.keeps_best {
-                true => "the best evaluation found",
-                false => "the last step left",
-            }
-        ));
-        if weights.base.is_none() {
-            lines.push(
-                "config      not compared: a proof binds the base model as a whole; compare \
-                 config.json with that of the base model"
-                    .to_string(),
-            );
-        }
-        lines.extend(weights.base.as_ref().map(|base| match base {
-            Base::Same(name, None) => format!("base        {name}, as it was trained on"),
-            Base::Same(name, Some(format)) => {
-                let format = format.blocks().name();
-                format!("base        {name}, quantised to {format} as it was trained on")
-            }
-            Base::NotHere(name) => format!("base        not compared: `{name}` is no folder here"),
-        }));
-    }
+    lines.extend(
+        weights
+            .into_iter()
+            .flat_map(|weights| of_weights(report, weights)),
+    );
     lines.join("\n")
+}
+
+/// What was compared of the result.
+fn of_weights(report: &Report, weights: &Weights) -> Vec<String> {
+    let mut lines = vec![format!(
+        "weights     {} tensors, each as {} it",
+        weights.tensors,
+        match report.keeps_best {
+            true => "the best evaluation found",
+            false => "the last step left",
+        }
+    )];
+    if weights.base.is_none() {
+        lines.push(
+            "config      not compared: a proof binds the base model as a whole; compare \
+                 config.json with that of the base model"
+                .to_string(),
+        );
+    }
+    lines.extend(weights.base.as_ref().map(|base| match base {
+        Base::Same(name, None) => format!("base        {name}, as it was trained on"),
+        Base::Same(name, Some(format)) => {
+            let format = format.blocks().name();
+            format!("base        {name}, quantised to {format} as it was trained on")
+        }
+        Base::NotHere(name) => format!("base        not compared: `{name}` is no folder here"),
+    }));
+    lines
 }
 
 /// Whether the evaluations that decide about the result were re-run, where there are any.

@@ -78,8 +78,8 @@ impl Matrix<'_> {
         self.x.len() / self.cols
     }
 
-    /// Gives `take` each column of a block and its element in row `r`, folded in f32; zeros past the
-    /// end. The elements stay in registers: as an array they would be copied.
+    /// Gives `take` each column of a block and its element in row `r`, folded in f32; zeros past
+    /// the end. The elements stay in registers: as an array they would be copied.
     #[inline(always)]
     fn folded(&self, r: usize, first: usize, mut take: impl FnMut(usize, f32)) {
         let row = &self.x[r * self.cols + first..(r + 1) * self.cols];

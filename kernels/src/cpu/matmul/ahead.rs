@@ -1,4 +1,5 @@
-//! Reading ahead: what the next tiles need comes into the second cache while this one is multiplied.
+//! Reading ahead: what the next tiles need comes into the second cache while this one is
+//! multiplied.
 //!
 //! Where B is packed panel by panel, these are the codes that the next panel is packed from. Where
 //! it was packed beforehand, its panels may lie in the third cache or in memory, and the next block

@@ -1,11 +1,11 @@
 //! The packed path: panels, blocks of depth, tiles.
 //!
-//! Where all rows of A fit the second cache, tasks cut the columns and pack B as they go, a panel at
-//! a time, and read ahead what they pack next. Otherwise both sides are packed beforehand, once for
-//! all threads; a task holds as many rows of A as fill [`HELD_BYTES`] over a part of the depth
-//! ([`CHUNK_BLOCKS`]), goes over some panels of B with them before it takes the next part, and reads
-//! ahead what it multiplies next. So a byte of packed B, which may come from memory, meets as many
-//! rows however deep the product is.
+//! Where all rows of A fit the second cache, tasks cut the columns and pack B as they go, a panel
+//! at a time, and read ahead what they pack next. Otherwise both sides are packed beforehand, once
+//! for all threads; a task holds as many rows of A as fill [`HELD_BYTES`] over a part of the depth
+//! ([`CHUNK_BLOCKS`]), goes over some panels of B with them before it takes the next part, and
+//! reads ahead what it multiplies next. So a byte of packed B, which may come from memory, meets as
+//! many rows however deep the product is.
 
 use std::cell::Cell;
 use std::ops::Range;
