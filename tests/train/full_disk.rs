@@ -41,7 +41,7 @@ impl Drop for Disk {
 #[test]
 fn the_same_command_writes_the_result_once_there_is_room() {
     let home = Home::new();
-    let Some(disk) = Disk::mount(&home.path("disk"), "4M") else {
+    let Some(disk) = Disk::mount(&home.path("disk"), "8M") else {
         return;
     };
     let job = home.job("disk/out", 150, "");
