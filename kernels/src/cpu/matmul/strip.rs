@@ -62,24 +62,6 @@ unsafe impl Send for Strip {}
 // SAFETY: as above.
 unsafe impl Sync for Strip {}
 
-/// Packs rows of A into panels as equal as can be.
-///
-/// # Safety
-/// That of [`Micro::pack`].
-pub(super) unsafe fn pack_rows<M: Micro>(
-    kind: SumKind,
-    a: &Operand<'_>,
-    rows: Range<usize>,
-    layout: Layout,
-    lines: &mut [CacheLine],
-) -> Vec<Strip> {
-    let count = rows.len().div_ceil(M::ROWS);
-    let edge = |i: usize| rows.start + rows.len() * i / count;
-    let panels: Vec<Range<usize>> = (0..count).map(|i| edge(i)..edge(i + 1)).collect();
-    // SAFETY: the caller's promises.
-    unsafe { pack_panels::<M>(None, kind, a, &panels, layout, lines) }
-}
-
 /// Packs panels of A, each in its lines.
 ///
 /// # Safety
