@@ -79,6 +79,31 @@ const CASES: &[Case] = &[
     worker("wrong-data@3", REPLICAS, "wrong result", "in step 4"),
     worker("no-dropout@3", STAGES, "wrong result", "in step 4"),
     worker("stale-weights@2", STAGES, "wrong result", "in step 4"),
+    worker(
+        "false-norm@3",
+        STAGES,
+        "wrong result",
+        "the gradient norms of layers",
+    ),
+    // Beside an honest replica it is found before the step is done.
+    worker(
+        "false-norm@3",
+        REPLICAS,
+        "wrong result",
+        "the gradient norms of layers",
+    ),
+    worker(
+        "nan-norm@3",
+        STAGES,
+        "wrong result",
+        "the gradient norms of layers",
+    ),
+    worker(
+        "infinite-norm@3",
+        STAGES,
+        "wrong result",
+        "the gradient norms of layers",
+    ),
     worker("lower-precision", STAGES, "wrong result", "in step 1"),
     worker("lower-precision", REPLICAS, "wrong result", "in step 1"),
     worker(
@@ -93,7 +118,6 @@ const CASES: &[Case] = &[
         "forged signature",
         "signature",
     ),
-    worker("malformed-bytes@3", STAGES, "malformed bytes", ""),
     // The other worker decides between the one checker and the liar.
     Case {
         checkers: 1,
@@ -204,6 +228,23 @@ fn every_cheat_is_caught_and_nobody_else_is_blamed() {
     }
 }
 
+/// Bytes that are no message, under a good signature or none, may come from anyone on the way: they
+/// end the session. Whoever sends them again and again gets no work for a while, and the others do
+/// the job.
+#[test]
+fn bytes_that_are_no_message_convict_nobody_and_stop_no_job() {
+    let Some(shared) = shared() else { return };
+    let honest = honest_hash(&shared);
+    let mut pool = Pool::new();
+    join_honest(&mut pool, 1, 2);
+    pool.join("worker", &[ONE, &["--lie", "malformed-bytes@3"]].concat());
+    let done = job_of(&pool, &shared, 2, 2, "1", STAGES);
+    assert_eq!(done.convictions, []);
+    assert!(done.count("lost") > 0, "{:?}", done.events);
+    assert_eq!(done.hash(), honest);
+    verify(&done, &[]);
+}
+
 /// Where every weight is trained, a worker opens a sum with what its microbatches are computed
 /// from.
 #[test]
@@ -232,6 +273,7 @@ fn every_cheat_in_a_full_fine_tune_is_caught() {
         ("wrong-data@3", "2x1", "in step 4"),
         ("wrong-data@3", "1x2", "in step 4"),
         ("skipped-step@3", "2x1", "the update of layers"),
+        ("false-norm@3", "2x1", "the gradient norms of layers"),
     ] {
         let (liar, caught) = job_of(Some(lie), plan);
         let [conviction] = &caught.convictions[..] else {
@@ -269,6 +311,7 @@ fn unaudited_lies_change_the_result() {
         "skipped-step@3",
         "wrong-data@3",
         "no-dropout@3",
+        "false-norm@3",
         "stale-weights@2",
         "lower-precision",
     ] {

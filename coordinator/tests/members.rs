@@ -3,8 +3,8 @@
 mod sim;
 
 use concord_coordinator::core::{CoreEvent, SessionId};
+use concord_proto::Signed;
 use concord_proto::client::JobEvent;
-use concord_proto::ledger::Offence;
 use concord_proto::session::{Role, ToCoordinator, ToWorker};
 use sim::bare::Bare;
 use sim::job::job;
@@ -343,15 +343,56 @@ fn a_coordinator_that_was_held_up_listens_anew() {
 #[test]
 fn a_key_that_is_convicted_meanwhile_stays_out() {
     let mut pool = Bare::new();
+    let job = pool.submit(job(3, (1, 1), false));
     let first = pool.worker(1);
+    pool.say(first, ToCoordinator::Ready { job, epoch: 1 });
     let second = pool.worker(1);
-    pool.apply(CoreEvent::Broken {
-        session: first,
-        offence: Offence::Malformed,
-        evidence: "bytes".to_string(),
-    });
+    // It hands in a claim that it has not signed.
+    let stranger = Signed::new(&key(2), &"what it computed".to_string());
+    let computed = ToCoordinator::Computed {
+        job,
+        epoch: 1,
+        step: 0,
+        first_half: stranger,
+        leaves: Vec::new(),
+        losses: Vec::new(),
+        norms: Vec::new(),
+    };
+    pool.say(first, computed);
     pool.pass(SECOND, &[]);
     let refusal = pool.refusal(second).expect("convicted");
     assert!(refusal.contains("convicted"), "{refusal}");
     assert!(!pool.is_welcome(second));
+}
+
+/// Bytes that are no message cost a session. Where they come again and again, the worker gets no
+/// work for a while, and a new session does not change that.
+#[test]
+fn garbage_again_and_again_pauses_its_worker() {
+    let mut pool = Bare::new();
+    let broken = |session| CoreEvent::Broken {
+        session,
+        reason: "bytes".to_string(),
+    };
+    for _ in 0..5 {
+        let session = pool.worker(1);
+        assert!(pool.is_welcome(session));
+        pool.apply(broken(session));
+        assert!(pool.closed.contains(&session));
+    }
+    let last = pool.worker(1);
+    assert_eq!(pool.refusal(last), None, "nobody is convicted");
+    let job = pool.submit(job(3, (1, 1), false));
+    let assigned = |pool: &Bare| {
+        let mut sent = pool.sent.iter();
+        sent.any(|(_, message)| matches!(message, ToWorker::Assign(_)))
+    };
+    pool.pass(10 * SECOND, &[last]);
+    assert!(
+        !assigned(&pool),
+        "16 s after the fifth time: {:?}",
+        pool.waits(job)
+    );
+    pool.pass(10 * SECOND, &[last]);
+    assert!(assigned(&pool), "{:?}", pool.waits(job));
 }

@@ -21,6 +21,7 @@ mod halves;
 mod nf4;
 mod small;
 mod tables;
+pub mod trigonometry;
 mod wide;
 
 use borsh::{BorshDeserialize, BorshSerialize};

@@ -14,10 +14,10 @@ use concord_models::decoder::{
 use concord_models::generate::Generator;
 use concord_models::peft::Adapter;
 use concord_models::train::{
-    Curve, LearningRate, MomentForm, OptimizerSettings, StepRule, StepScalars, TrainState,
-    gradient_norm, mean_loss,
+    MomentForm, OptimizerSettings, StepRule, StepScalars, TrainState, gradient_norm, mean_loss,
 };
 use concord_models::weights::{ModelFolder, TensorFile};
+use concord_proto::{RateSchedule, ScheduleKind};
 
 const MODELS: [&str; 5] = [
     "tinystories-260k",
@@ -169,11 +169,10 @@ fn train(stage: &mut Stage, state: &mut TrainState, batches: &TensorFile, steps:
         weight_decay: 0.01,
         max_grad_norm: 1.0,
     };
-    let rate = LearningRate {
-        curve: Curve::Cosine,
-        peak: 1e-3,
+    let schedule = RateSchedule {
+        kind: ScheduleKind::Cosine,
+        learning_rate: 1e-3.into(),
         warmup_steps: 5,
-        steps,
     };
     let tokens = batches.load_i64("tokens").unwrap();
     let device = stage.options().device.clone();
@@ -205,7 +204,7 @@ fn train(stage: &mut Stage, state: &mut TrainState, batches: &TensorFile, steps:
             step,
             targets,
             grad_norm: gradient_norm(&squared, targets),
-            learning_rate: rate.at(step),
+            learning_rate: schedule.rate(step, steps),
         };
         run.losses.push(mean_loss(&sums, targets));
         run.norms.push(scalars.grad_norm);

@@ -86,6 +86,10 @@ pub enum ToCoordinator {
         /// The plan's epoch.
         epoch: u32,
         step: u32,
+        /// The signed [`crate::FirstHalf`].
+        first_half: Signed,
+        /// Its leaves: all but the update.
+        leaves: Vec<Leaf>,
         /// Losses of the worker's microbatches, where it holds the last stage.
         losses: Vec<MicrobatchLoss>,
         /// Squared norms of the gradients of the worker's tensors.
@@ -95,6 +99,7 @@ pub enum ToCoordinator {
     Updated {
         /// The signed [`crate::Claim`].
         claim: Signed,
+        /// Its leaves: the update; of an evaluation none.
         leaves: Vec<Leaf>,
     },
     /// The state asked for by [`ToWorker::Flush`] is in the store.
@@ -278,10 +283,13 @@ pub enum ToWorker {
     },
 }
 
-/// The losses and squared norms of a step, from all its workers.
+/// The losses and squared norms of a step, from all its workers: those that the leaves of the first
+/// halves bind.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Scalars {
     pub step: u32,
+    /// [`crate::first_half_digest`] of each worker's first half, in the plan's order.
+    pub first_halves: Vec<Digest>,
     /// One for each microbatch, in order.
     pub losses: Vec<MicrobatchLoss>,
     /// One for each trained tensor, in order.

@@ -238,9 +238,9 @@ fn no_encoding_changes_unnoticed() {
     assert_eq!(golden.0, GOLDEN);
 }
 
-const GOLDEN: [&str; 34] = [
-    "ToCoordinator c3dfe123",
-    "ToWorker 50e92024",
+const GOLDEN: [&str; 35] = [
+    "ToCoordinator 4949f1c7",
+    "ToWorker b7affaa6",
     "ClientRequest 1e42c963",
     "ClientResponse 96d2a777",
     "JobEvent 11fb635e",
@@ -253,16 +253,17 @@ const GOLDEN: [&str; 34] = [
     "PassHeader 0cbeaf10",
     "StageClaim b20b2a1a",
     "Receipt 2fd1e01c",
-    "FrameHeader 7e8ba388",
+    "FrameHeader 9384437c",
     "JobSpec 80b122c6",
     "Plan 15be4340",
-    "Claim 1e014906",
-    "Leaf 6eb8c282",
+    "FirstHalf 561d772c",
+    "Claim e6e01403",
+    "Leaf ee78877e",
     "StepRecord 878bed2a",
     "Signed 493752b0",
-    "Verdict 55d04eb3",
-    "Scalars 2b0306a6",
-    "OpenRequest 81fac0b1",
+    "Verdict b5c7218d",
+    "Scalars 6d92ce85",
+    "OpenRequest 5f9f7984",
     "Opening 69cf36fd",
     "AddressChallenge d037e586",
     "AddressProof d037e586",

@@ -116,6 +116,13 @@ pub enum RuntimeError {
         /// Where it was noticed.
         why: KernelError,
     },
+    /// The scalars of a step are not what this worker reported: it signs nothing that rests on
+    /// them.
+    #[error(
+        "the coordinator sent scalars that are not those of this worker: {0}. It has altered them, \
+         or is broken: nothing is signed"
+    )]
+    AlteredScalars(String),
     /// A blob lies in the store with other bytes than were put there.
     #[error("blob {digest} is damaged where it is kept: {why}")]
     Damaged {

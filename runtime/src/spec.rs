@@ -9,12 +9,10 @@ use concord_models::config::{Cut, DecoderConfig, Projection, Span, TensorPlace, 
 use concord_models::decoder::{
     LoraSpec, Precisions, StageOptions, StepRegularization, Trainable, TrainableTensor,
 };
-use concord_models::train::{
-    Curve, FromZero, LearningRate, MomentForm, OptimizerSettings, StepRule,
-};
+use concord_models::train::{MomentForm, OptimizerSettings, StepRule};
 use concord_proto::{
-    AdapterSpec, CurveFromZero, Edge, JobSpec, Layers, LoraUpdates, ModelPlace, MomentFormat,
-    OtherUpdate, ScheduleKind, UpdateRule, UpdateSize,
+    AdapterSpec, Edge, JobSpec, Layers, LoraUpdates, ModelPlace, MomentFormat, OtherUpdate,
+    UpdateRule, UpdateSize,
 };
 
 use crate::RuntimeError;
@@ -267,29 +265,5 @@ pub fn optimizer(spec: &JobSpec) -> OptimizerSettings {
         rule,
         weight_decay: spec.optimizer.weight_decay.get(),
         max_grad_norm: spec.optimizer.max_grad_norm.get(),
-    }
-}
-
-fn from_zero(curve: CurveFromZero) -> FromZero {
-    match curve {
-        CurveFromZero::Cosine { floor } => FromZero::Cosine { floor: floor.get() },
-        CurveFromZero::Linear => FromZero::Linear,
-        CurveFromZero::Constant => FromZero::Constant,
-        CurveFromZero::InverseSqrt => FromZero::InverseSqrt,
-    }
-}
-
-/// The learning rate over the steps.
-pub fn learning_rate(spec: &JobSpec) -> LearningRate {
-    LearningRate {
-        curve: match spec.schedule.kind {
-            ScheduleKind::Cosine => Curve::Cosine,
-            ScheduleKind::Linear => Curve::Linear,
-            ScheduleKind::Constant => Curve::Constant,
-            ScheduleKind::FromZero(curve) => Curve::FromZero(from_zero(curve)),
-        },
-        peak: spec.schedule.learning_rate.get(),
-        warmup_steps: spec.schedule.warmup_steps,
-        steps: spec.steps,
     }
 }

@@ -152,8 +152,8 @@ fn check_kind(bundle: &Bundle, folder: &Path) -> anyhow::Result<()> {
 fn last_values(bundle: &Bundle) -> anyhow::Result<BTreeMap<&str, Digest>> {
     let last = bundle.result_claims().context("the proof has no claims")?;
     let mut values = BTreeMap::new();
-    for (signed, _) in &last.claims {
-        let claim: Claim = signed.open()?;
+    for signed in &last.claims {
+        let claim: Claim = signed.claim.open()?;
         for state in claim.state {
             let tensor = bundle.spec.trainable.get(state.tensor as usize);
             let tensor = tensor.context("a claim names a tensor that the job lacks")?;

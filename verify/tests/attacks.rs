@@ -1,25 +1,15 @@
-//! Bundles altered by somebody who has all the keys: each lie is found, and its place named.
+//! Claims and records altered by somebody who has all the keys: each lie is found, and its place
+//! named.
 
 mod fixture;
 
-use concord_proto::ledger::{Finding, LedgerEvent, Offence, claim_digest};
+use concord_proto::ledger::{LedgerEvent, claim_digest};
+use concord_proto::manifest::state_roots;
+use concord_proto::session::Scalars;
 use concord_proto::*;
-use concord_verify::training::bundle::{Bundle, VerifyError, verify};
+use concord_verify::training::bundle::{Bundle, StepClaims, verify};
+use concord_verify::training::split_leaves;
 use fixture::*;
-
-fn refused(bundle: &Bundle) -> VerifyError {
-    verify(bundle).expect_err("the bundle does not hold")
-}
-
-/// Demands a refusal that names the file and has all these words.
-fn assert_refused(bundle: &Bundle, file: &str, words: &[&str]) {
-    let error = refused(bundle);
-    let text = error.to_string();
-    assert_eq!(error.file, file, "{text}");
-    for word in words {
-        assert!(text.contains(word), "'{word}' is not in: {text}");
-    }
-}
 
 #[test]
 fn claims_cannot_be_dropped_swapped_or_replaced() {
@@ -46,8 +36,13 @@ fn claims_cannot_be_dropped_swapped_or_replaced() {
     assert_refused(&other_step, "claims.steps", &["step 1"]);
 
     let mut fewer_leaves = story.bundle();
-    fewer_leaves.claims[0].claims[0].1.pop();
+    fewer_leaves.claims[0].claims[0].leaves.pop();
     assert_refused(&fewer_leaves, "claims.steps", &["its leaves are not those"]);
+
+    let mut other_half = story.bundle();
+    let first_half = other_half.claims[0].claims[1].first_half.clone();
+    other_half.claims[0].claims[0].first_half = first_half;
+    assert_refused(&other_half, "claims.steps", &["its first half is not"]);
 
     let mut steps_swapped = story.bundle();
     steps_swapped.claims.swap(0, 1);
@@ -58,32 +53,74 @@ fn claims_cannot_be_dropped_swapped_or_replaced() {
     assert_refused(&step_dropped, "claims.steps", &["number of steps"]);
 }
 
+/// What a worker signs for a step, to be altered before it does.
+struct Unsigned<'a> {
+    half: &'a mut FirstHalf,
+    claim: &'a mut Claim,
+    leaves: &'a mut Vec<Leaf>,
+}
+
 /// A story in which one claim of step 1 was altered by `alter` before it was signed, and everything
 /// after it follows the altered one: what a coordinator that checks nothing would have committed.
-fn with_claim(worker: usize, alter: impl Fn(&mut Claim, &mut Vec<Leaf>)) -> Bundle {
+fn with_claim(worker: usize, alter: impl Fn(Unsigned)) -> Bundle {
+    with_step(|at, unsigned, _| {
+        if at == worker {
+            alter(unsigned);
+        }
+    })
+}
+
+/// The same, with all claims of step 1 and its scalars.
+fn with_step(mut alter: impl FnMut(usize, Unsigned, &mut Scalars)) -> Bundle {
     let mut story = Story::honest();
-    let (signed, mut leaves) = story.claims[1].claims[worker].clone();
-    let mut claim: Claim = signed.open().unwrap();
-    alter(&mut claim, &mut leaves);
-    let key = (0..=u8::MAX)
-        .map(key)
-        .find(|k| k.public() == signed.signer)
-        .unwrap();
-    let signed = Signed::new(&key, &claim);
-    let digest = claim_digest(&signed);
-    story.claims[1].claims[worker] = (signed, leaves);
-    let at = story.find_last(|event| matches!(event, LedgerEvent::Committed { .. }));
+    let StepClaims {
+        scalars, claims, ..
+    } = &mut story.claims[1];
+    let mut opened: Vec<(FirstHalf, Claim)> = Vec::new();
+    for (index, submitted) in claims.iter_mut().enumerate() {
+        let signer = key_of(&submitted.claim.signer);
+        let mut half = submitted.first_half.open().unwrap();
+        let mut claim = submitted.claim.open().unwrap();
+        let unsigned = Unsigned {
+            half: &mut half,
+            claim: &mut claim,
+            leaves: &mut submitted.leaves,
+        };
+        alter(index, unsigned, scalars);
+        half.leaf_root = leaf_root(split_leaves(&submitted.leaves).0);
+        submitted.first_half = Signed::new(&signer, &half);
+        scalars.first_halves[index] = first_half_digest(&submitted.first_half);
+        opened.push((half, claim));
+    }
+    let mut digests = Vec::new();
+    for (submitted, (_, mut claim)) in claims.iter_mut().zip(opened) {
+        let updates = submitted.leaves.iter_mut();
+        for leaf in updates.filter(|leaf| leaf.phase == LeafPhase::Update) {
+            let inputs = leaf.inputs.iter_mut();
+            for input in inputs.filter(|input| input.port.kind == PortKind::Scalars) {
+                input.port.digest = scalars.digest();
+            }
+        }
+        claim.first_half = first_half_digest(&submitted.first_half);
+        claim.leaf_root = leaf_root(split_leaves(&submitted.leaves).1);
+        submitted.claim = Signed::new(&key_of(&submitted.claim.signer), &claim);
+        digests.push(claim_digest(&submitted.claim));
+    }
+    let at = story.find_last(is_committed);
     if let LedgerEvent::Committed { claims, .. } = &mut story.events[at] {
-        claims[worker] = digest;
+        *claims = digests;
     }
     story.bundle()
 }
 
 fn with_leaf(worker: usize, leaf: usize, alter: impl Fn(&mut Leaf)) -> Bundle {
-    with_claim(worker, |claim, leaves| {
-        alter(&mut leaves[leaf]);
-        claim.leaf_root = leaf_root(leaves);
-    })
+    with_claim(worker, |unsigned| alter(&mut unsigned.leaves[leaf]))
+}
+
+/// What is signed again without a change holds: the refusals below are of the changes.
+#[test]
+fn a_step_that_is_signed_again_holds() {
+    verify(&with_step(|_, _, _| {})).unwrap();
 }
 
 #[test]
@@ -94,32 +131,32 @@ fn claims_that_break_the_rules_name_the_worker() {
         all.extend(words);
         assert_refused(bundle, "claims.steps", &all);
     };
-    named(&with_claim(1, |claim, _| claim.step = 0), &["replayed"]);
+    named(&with_claim(1, |u| u.claim.step = 0), &["replayed"]);
+    named(&with_claim(1, |u| u.half.step = 0), &["replayed"]);
+    let other_job = JobId(made_up("other"));
+    named(&with_claim(1, |u| u.claim.job = other_job), &["replayed"]);
+    named(&with_claim(1, |u| u.half.job = other_job), &["replayed"]);
+    let other_plan = made_up("other");
     named(
-        &with_claim(1, |claim, _| claim.job = JobId(made_up("other"))),
-        &["replayed"],
-    );
-    named(
-        &with_claim(1, |claim, _| claim.plan = made_up("other")),
+        &with_claim(1, |u| u.half.plan = other_plan),
         &["another plan"],
     );
+    named(&with_claim(1, |u| u.half.arithmetic += 1), &["arithmetic"]);
     named(
-        &with_claim(1, |claim, _| claim.arithmetic += 1),
-        &["arithmetic"],
-    );
-    named(
-        &with_claim(1, |claim, _| claim.device = "gpu\u{1b}[2J".to_string()),
+        &with_claim(1, |u| u.claim.device = "gpu\u{1b}[2J".to_string()),
         &["control characters"],
     );
-    named(
-        &with_claim(1, |claim, _| claim.state.truncate(1)),
-        &["tensors"],
-    );
-    let uncovered = with_claim(1, |claim, leaves| {
-        leaves.remove(2);
-        claim.leaf_root = leaf_root(leaves);
-    });
-    named(&uncovered, &["leaves, not"]);
+    named(&with_claim(1, |u| u.claim.state.truncate(1)), &["tensors"]);
+    let without = |leaf: usize| {
+        with_claim(1, move |unsigned| {
+            unsigned.leaves.remove(leaf);
+        })
+    };
+    let last = Story::honest().claims[1].claims[1].leaves.len() - 1;
+    named(&without(2), &["leaves, not"]);
+    // Without its norms, and without its update.
+    named(&without(last - 1), &["leaves, not"]);
+    named(&without(last), &["leaves of updates, not"]);
     named(
         &with_leaf(1, 0, |leaf| leaf.microbatch = 1),
         &["as its place demands"],
@@ -139,311 +176,95 @@ fn claims_that_break_the_rules_name_the_worker() {
     named(&forged, &["forged", "no signature"]);
     let loss = with_leaf(1, 0, |leaf| leaf.outputs[0].digest = made_up("other loss"));
     named(&loss, &["another loss"]);
-    let state = with_claim(1, |claim, _| claim.state[0].entry.value = made_up("other"));
+    let norms = with_leaf(1, last - 1, |leaf| {
+        leaf.outputs[0].digest = made_up("other norms");
+    });
+    named(&norms, &["norms of its leaf"]);
+    let state = with_claim(1, |u| u.claim.state[0].entry.value = made_up("other"));
     named(&state, &["does not give the state"]);
+    // The update adds up another sum than the one that the norms are of.
+    let is_sum = |input: &&mut ClaimInput| matches!(input.port.kind, PortKind::Partial { .. });
+    let sum = with_leaf(1, last, |leaf| {
+        let input = leaf.inputs.iter_mut().find(is_sum).unwrap();
+        input.port.digest = made_up("another sum");
+    });
+    named(&sum, &["than its norms"]);
 }
 
 #[test]
 fn claims_that_contradict_each_other_are_named() {
-    let other_loss = with_claim(2, |claim, _| claim.loss = F32Bits::from(9.0));
-    // The scalars tell which of the claims is wrong.
-    let culprit = id(3).to_string();
-    let words = ["step 1", "what the scalars", &culprit];
-    assert_refused(&other_loss, "claims.steps", &words);
-    let other_rate = with_claim(2, |claim, _| claim.learning_rate = F32Bits::from(9.0));
-    assert_refused(&other_rate, "claims.steps", &["step 1", "differ in loss"]);
+    let other_state = with_claim(2, |u| {
+        u.claim.state[0].entry.value = made_up("other");
+        let after: Vec<_> = u.claim.state.iter().map(|state| state.entry).collect();
+        let (values, _) = state_roots(&after);
+        let update = u.leaves.last_mut().unwrap();
+        let state = update
+            .outputs
+            .iter_mut()
+            .find(|port| port.kind == PortKind::State);
+        state.unwrap().digest = values;
+    });
+    assert_refused(
+        &other_state,
+        "claims.steps",
+        &["step 1", "differ in the state"],
+    );
     // Worker 1 signs an activation to worker 2 and claims another one.
     let equivocation = with_leaf(0, 0, |leaf| leaf.outputs[0].digest = made_up("other"));
     let culprit = id(1).to_string();
     assert_refused(&equivocation, "claims.steps", &["equivocation", &culprit]);
 }
 
+/// A coordinator sends scalars that are not what the workers reported, and all updates rest on
+/// them.
 #[test]
-fn workers_that_all_lie_about_the_loss_are_named() {
-    let mut story = Story::honest();
-    let mut digests = Vec::new();
-    for (signed, _) in &mut story.claims[1].claims {
-        let mut claim: Claim = signed.open().unwrap();
-        claim.loss = F32Bits::from(0.001);
-        *signed = Signed::new(&key_of(&signed.signer), &claim);
-        digests.push(claim_digest(signed));
-    }
-    let at = story.find_last(is_committed);
-    if let LedgerEvent::Committed { claims, .. } = &mut story.events[at] {
-        *claims = digests;
-    }
-    let culprit = id(1).to_string();
+fn scalars_are_what_the_leaves_of_the_first_halves_bind() {
+    let other_loss = with_step(|_, _, scalars| scalars.losses[0].sum = 9.0.into());
+    assert_refused(&other_loss, "claims.steps", &["step 1", "another loss"]);
+    let other_norm = with_step(|_, _, scalars| scalars.norms[1].squared = 1e20.into());
     assert_refused(
-        &story.bundle(),
+        &other_norm,
         "claims.steps",
-        &["step 1", "what the scalars", &culprit],
+        &["step 1", "norms of its leaf"],
     );
+    for no_number in [f32::NAN, f32::INFINITY, -1.0] {
+        let norm = with_step(|_, _, scalars| scalars.norms[1].squared = no_number.into());
+        let words = ["scalars of step 1", "no number", "b.first"];
+        assert_refused(&norm, "claims.steps", &words);
+    }
+    let overflowing = with_step(|_, _, scalars| {
+        scalars
+            .norms
+            .iter_mut()
+            .for_each(|norm| norm.squared = f32::MAX.into());
+    });
+    let words = ["scalars of step 1", "the gradient norm is inf"];
+    assert_refused(&overflowing, "claims.steps", &words);
+    let other_targets = with_step(|at, _, scalars| scalars.targets += u64::from(at == 0));
+    assert_refused(&other_targets, "claims.steps", &["scalars", "other tokens"]);
+    // They name a first half that nobody signed.
+    let mut other_half = Story::honest().bundle();
+    other_half.claims[1].scalars.first_halves[2] = made_up("other");
+    assert_refused(&other_half, "claims.steps", &["scalars of step 1"]);
 }
 
 #[test]
 fn records_must_follow_from_the_claims() {
-    let mut story = Story::honest();
-    story.records[1].loss = F32Bits::from(0.1);
-    let digest = story.records[1].digest();
-    let committed = story.find_last(|event| matches!(event, LedgerEvent::Committed { .. }));
-    if let LedgerEvent::Committed { record, .. } = &mut story.events[committed] {
-        *record = digest;
-    }
-    let completed = story.events.len() - 1;
-    story.events[completed] = LedgerEvent::Completed { record: digest };
-    assert_refused(
-        &story.bundle(),
-        "chain.records",
-        &["record of step 1", "loss"],
-    );
-}
-
-#[test]
-fn the_chain_cannot_be_cut() {
-    let story = Story::honest();
-    let mut records_cut = story.bundle();
-    records_cut.records.pop();
-    assert_refused(&records_cut, "chain.records", &["number of records"]);
-
-    let mut ledger_cut = story.bundle();
-    ledger_cut.ledger.pop();
-    assert_refused(&ledger_cut, "ledger.entries", &["not completed"]);
-
-    let mut beheaded = story.bundle();
-    beheaded.ledger.remove(0);
-    assert_refused(&beheaded, "ledger.entries", &["entry 0", "numbered 1"]);
-
-    let mut hole = story.bundle();
-    hole.ledger.remove(4);
-    assert_refused(&hole, "ledger.entries", &["entry 4", "numbered 5"]);
-
-    let mut empty = story.bundle();
-    empty.ledger.clear();
-    assert_refused(&empty, "ledger.entries", &["no entry"]);
-
-    // One step fewer, with a ledger that says that this was all.
-    let mut shorter = Story::honest();
-    let last = shorter.find_last(|event| matches!(event, LedgerEvent::Started { .. }));
-    shorter.events.truncate(last);
-    let record = shorter.records[0].digest();
-    shorter.events.push(LedgerEvent::Completed { record });
-    shorter.records.pop();
-    shorter.claims.pop();
-    assert_refused(
-        &shorter.bundle(),
-        "ledger.entries",
-        &["not all steps are committed"],
-    );
-}
-
-/// Demands that the ledger is refused once `alter` has changed its events.
-fn refused_ledger(alter: impl Fn(&mut Story), words: &[&str]) {
-    let mut story = Story::honest();
-    alter(&mut story);
-    assert_refused(&story.bundle(), "ledger.entries", words);
-}
-
-fn is_judged(event: &LedgerEvent) -> bool {
-    matches!(event, LedgerEvent::Judged { .. })
-}
-
-fn is_committed(event: &LedgerEvent) -> bool {
-    matches!(event, LedgerEvent::Committed { .. })
-}
-
-fn is_started(event: &LedgerEvent) -> bool {
-    matches!(event, LedgerEvent::Started { .. })
-}
-
-/// The digest of a leaf of step 1.
-fn leaf_of(story: &Story, worker: usize, leaf: usize) -> Digest {
-    story.claims[1].claims[worker].1[leaf].digest()
-}
-
-#[test]
-fn every_drawn_leaf_needs_a_verdict_that_counts() {
-    let drop_last_verdict = |story: &mut Story| {
-        let at = story.find_last(is_judged);
-        story.events.remove(at);
-    };
-    refused_ledger(drop_last_verdict, &["audit of", "step 1", "drawn"]);
-    let drop_inconclusive = |story: &mut Story| {
-        let at = story.find_last(|e| matches!(e, LedgerEvent::Inconclusive { .. }));
-        story.events.remove(at);
-    };
-    refused_ledger(drop_inconclusive, &["audit of", "drawn"]);
-    // The verdict of somebody else in the place of the checker's.
-    let by = |checker: u8| {
-        move |story: &mut Story| {
-            let at = story.find_last(is_judged);
-            let LedgerEvent::Judged { verdict } = &mut story.events[at] else {
-                unreachable!();
-            };
-            let found: concord_proto::ledger::Verdict = verdict.open().unwrap();
-            *verdict = Signed::new(&key(checker), &found);
+    let altered = |alter: fn(&mut StepRecord), word: &str| {
+        let mut story = Story::honest();
+        alter(&mut story.records[1]);
+        let digest = story.records[1].digest();
+        let committed = story.find_last(is_committed);
+        if let LedgerEvent::Committed { record, .. } = &mut story.events[committed] {
+            *record = digest;
         }
+        let completed = story.events.len() - 1;
+        story.events[completed] = LedgerEvent::Completed { record: digest };
+        let words = ["record of step 1", word];
+        assert_refused(&story.bundle(), "chain.records", &words);
     };
-    refused_ledger(by(1), &["not enrolled as a checker"]);
-    refused_ledger(by(LAZY), &["audit of", "no checker that counts"]);
-    let forged = |story: &mut Story| {
-        let at = story.find_last(is_judged);
-        let LedgerEvent::Judged { verdict } = &mut story.events[at] else {
-            unreachable!();
-        };
-        verdict.signature[9] ^= 1;
-    };
-    refused_ledger(forged, &["signature"]);
-    let convicted_later = |story: &mut Story| {
-        let at = story.events.len() - 1;
-        let convicted = LedgerEvent::Convicted {
-            culprit: id(CHECKER),
-            offence: Offence::FalseVerdict,
-            evidence: "a canary passed".to_string(),
-        };
-        story.events.insert(at, convicted);
-    };
-    refused_ledger(convicted_later, &["audit of", "no checker that counts"]);
-}
-
-#[test]
-fn a_dispute_must_be_resolved() {
-    let differs = Finding::Differs {
-        computed: Vec::new(),
-    };
-    let open = |story: &mut Story| {
-        let leaf = leaf_of(story, 0, 1);
-        let verdict = verdict(CHECKER, (1, 3), id(1), leaf, differs.clone());
-        let at = story.events.len() - 1;
-        story.events.insert(at, LedgerEvent::Judged { verdict });
-    };
-    refused_ledger(open, &["another result", "not voided"]);
-    // The same from a checker that was convicted of it counts for nothing.
-    let mut story = Story::honest();
-    let leaf = leaf_of(&story, 0, 1);
-    let verdict = verdict(LAZY, (1, 3), id(1), leaf, differs.clone());
-    let at = story.events.len() - 1;
-    story.events.insert(at, LedgerEvent::Judged { verdict });
-    verify(&story.bundle()).unwrap();
-}
-
-#[test]
-fn the_convicted_have_no_part_in_what_follows() {
-    let convict = |at: fn(&Story) -> usize| {
-        move |story: &mut Story| {
-            let convicted = LedgerEvent::Convicted {
-                culprit: id(3),
-                offence: Offence::Forgery,
-                evidence: "a signature".to_string(),
-            };
-            let at = at(story);
-            story.events.insert(at, convicted);
-        }
-    };
-    let before_plan = |story: &Story| story.find_last(|e| matches!(e, LedgerEvent::Planned { .. }));
-    refused_ledger(convict(before_plan), &["was convicted before"]);
-    refused_ledger(
-        convict(|s| s.find_last(is_committed)),
-        &["committed", "was convicted before"],
-    );
-    // Found wrong in step 0 as it stands, and step 1 rests on it.
-    let rests = |story: &mut Story| {
-        let leaf = made_up("a leaf of a plan that is no more");
-        let differs = Finding::Differs {
-            computed: Vec::new(),
-        };
-        let at = story.events.len() - 1;
-        let verdict = verdict(CHECKER, (0, 1), id(3), leaf, differs);
-        story.events.insert(at, LedgerEvent::Judged { verdict });
-        convict(|story| story.events.len() - 1)(story);
-    };
-    refused_ledger(rests, &["rests on a worker found wrong"]);
-    // The liar is audited, and what it did is not voided.
-    let not_voided = |story: &mut Story| {
-        let at = story.find(|e| matches!(e, LedgerEvent::Voided { .. }));
-        story.events.remove(at);
-    };
-    refused_ledger(not_voided, &["another step comes next"]);
-}
-
-#[test]
-fn nonces_are_committed_to_before_the_claims() {
-    let last_nonce = |story: &mut Story, new: [u8; 32]| {
-        let at = story.find_last(is_committed);
-        if let LedgerEvent::Committed { nonce, .. } = &mut story.events[at] {
-            *nonce = new;
-        }
-    };
-    refused_ledger(
-        |story| last_nonce(story, [1; 32]),
-        &["step 1 committed", "nonce"],
-    );
-    let unstarted = |story: &mut Story| {
-        let at = story.find_last(is_started);
-        story.events.remove(at);
-    };
-    refused_ledger(unstarted, &["no step was started"]);
-    let late = |story: &mut Story| {
-        let (started, committed) = (story.find_last(is_started), story.find_last(is_committed));
-        story.events.swap(started, committed);
-    };
-    refused_ledger(late, &["step 1 committed"]);
-    let reused = |story: &mut Story| {
-        let known = nonce(0, 3);
-        let at = story.find_last(is_started);
-        if let LedgerEvent::Started {
-            nonce_commitment, ..
-        } = &mut story.events[at]
-        {
-            *nonce_commitment = draw::nonce_commitment(&known);
-        }
-        last_nonce(story, known);
-    };
-    refused_ledger(reused, &["step 1 started", "published before"]);
-}
-
-#[test]
-fn the_ledger_is_one_coordinator_s_and_of_one_job() {
-    let mut two_hands = Story::honest().bundle();
-    let entry: ledger::LedgerEntry = two_hands.ledger[3].open().unwrap();
-    two_hands.ledger[3] = Signed::new(&key(98), &entry);
-    assert_refused(
-        &two_hands,
-        "ledger.entries",
-        &["entry 3", "signed the entries before"],
-    );
-    refused_ledger(
-        |story| story.events.swap(0, 1),
-        &["entry 0", "does not open"],
-    );
-    refused_ledger(
-        |story| {
-            story
-                .events
-                .insert(1, LedgerEvent::Opened { job: spec().id() })
-        },
-        &["entry 1", "open already"],
-    );
-    refused_ledger(
-        |story| story.events.push(LedgerEvent::Voided { from_step: 0 }),
-        &["after the job was completed"],
-    );
-    let stranger = |story: &mut Story| {
-        story
-            .events
-            .retain(|e| !matches!(e, LedgerEvent::Enrolled { worker, .. } if *worker == id(2)))
-    };
-    refused_ledger(stranger, &["not enrolled as a worker"]);
-    let rates = |alter: fn(&mut Vec<draw::AuditRate>)| {
-        move |story: &mut Story| {
-            let at = story.find_last(is_committed);
-            if let LedgerEvent::Committed { rates, .. } = &mut story.events[at] {
-                alter(rates);
-            }
-        }
-    };
-    refused_ledger(rates(|rates| rates.swap(0, 1)), &["audit rates"]);
-    refused_ledger(rates(|rates| rates[0].rate = (1 << 32) + 1), &["over 1"]);
-    let mut other_job = Story::honest().bundle();
-    other_job.spec.steps = 3;
-    assert_refused(&other_job, "job.spec", &["the ledger is of"]);
+    altered(|record| record.loss = 0.1.into(), "loss");
+    altered(|record| record.grad_norm = 0.1.into(), "gradient norm");
+    // The schedule of the spec gives the rate, and nobody else names one.
+    altered(|record| record.learning_rate = 0.1.into(), "learning rate");
 }

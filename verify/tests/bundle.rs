@@ -29,8 +29,8 @@ fn a_right_bundle_holds_and_says_what_it_shows() {
     let mut convicted = [id(LIAR), id(LAZY)];
     convicted.sort_unstable();
     assert_eq!(report.convicted, convicted);
-    // Two workers of two microbatches and two of one: 2 * (6 + 4) leaves a step.
-    assert_eq!(report.leaves, 40);
+    // Two workers of two microbatches and two of one: 2 * (7 + 5) leaves a step.
+    assert_eq!(report.leaves, 48);
     assert_eq!(report.audits_inconclusive, 2);
     assert!(report.audits_agreed > 5);
     assert_eq!(report.audits_drawn, report.audits_agreed + 2);

@@ -4,7 +4,6 @@
 #![allow(missing_docs)]
 
 use concord_proto::client::{ClientResponse, JobEvent};
-use concord_proto::ledger::Offence;
 use concord_proto::session::{Hello, ToCoordinator, ToWorker};
 use concord_proto::{Digest, JobId, WorkerId};
 
@@ -37,13 +36,12 @@ pub enum CoreEvent {
         session: SessionId,
         message: ToCoordinator,
     },
-    /// An envelope that cannot be read or is not signed by the session's key.
+    /// An envelope that cannot be read or is not signed by the session's key. Nobody has signed
+    /// it: it may come from anyone on the way.
     Broken {
         session: SessionId,
-        /// [`Offence::Forgery`] or [`Offence::Malformed`].
-        offence: Offence,
         /// What is wrong with it.
-        evidence: String,
+        reason: String,
     },
     /// A session ended.
     Closed {

@@ -18,7 +18,6 @@ mod serving_event;
 mod time;
 mod training;
 
-use concord_proto::ledger::Offence;
 use concord_proto::session::ToCoordinator;
 use concord_proto::{Keypair, WorkerId};
 
@@ -106,14 +105,8 @@ impl Core {
                     self.on_message(now, &mut out, worker, message);
                 }
             }
-            CoreEvent::Broken {
-                session,
-                offence,
-                evidence,
-            } => {
-                if let Some(worker) = self.members.of_session(session) {
-                    self.on_broken(now, &mut out, worker, offence, evidence);
-                }
+            CoreEvent::Broken { session, reason } => {
+                self.on_broken(now, &mut out, session, &reported(reason));
             }
             CoreEvent::Closed { session, reason } => {
                 self.on_closed(now, &mut out, session, &reported(reason));
@@ -164,31 +157,6 @@ impl Core {
             Mode::Serves(deployed) => deployed.advance(&mut context),
         }
         self.release_drained(now, out);
-    }
-
-    /// A worker has sent an envelope that is forged or malformed.
-    fn on_broken(
-        &mut self,
-        now: Time,
-        out: &mut Outbox,
-        worker: WorkerId,
-        offence: Offence,
-        evidence: String,
-    ) {
-        if let (Mode::Serves(deployed), mut context, _) = self.split(now, out) {
-            let guilty = ServingEvent::Guilty {
-                worker,
-                offence,
-                evidence,
-            };
-            return deployed.on_event(&mut context, guilty);
-        }
-        self.with_running(now, out, |job, context| match job {
-            Some(job) => job.convict_broken(context, worker, offence, evidence),
-            None => {
-                context.expel(worker, offence, &evidence);
-            }
-        });
     }
 
     fn on_message(

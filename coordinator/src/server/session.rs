@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use concord_proto::ledger::Offence;
 use concord_proto::session::{Hello, ToCoordinator, ToWorker};
 use concord_proto::wire::{Envelope, ending};
 use concord_proto::{Signed, SignedError, WorkerId};
@@ -80,11 +79,14 @@ async fn read_messages(
 ) {
     loop {
         let event = match envelopes.message().await {
-            Ok(Some(envelope)) => read_message(session, worker, envelope),
+            Ok(Some(envelope)) => match read_message(worker, envelope) {
+                Ok(message) => CoreEvent::Message { session, message },
+                Err(reason) => CoreEvent::Broken { session, reason },
+            },
             Ok(None) => closed(session, "it left".to_string()),
             Err(status) => closed(session, ending(&status)),
         };
-        let is_over = matches!(event, CoreEvent::Closed { .. });
+        let is_over = !matches!(event, CoreEvent::Message { .. });
         if driver.send(DriverEvent::Core(event)).await.is_err() || is_over {
             return;
         }
@@ -95,26 +97,16 @@ fn closed(session: SessionId, reason: String) -> CoreEvent {
     CoreEvent::Closed { session, reason }
 }
 
-fn read_message(session: SessionId, worker: WorkerId, envelope: Envelope) -> CoreEvent {
-    let broken = |offence, evidence| CoreEvent::Broken {
-        session,
-        offence,
-        evidence,
-    };
-    let signed = match Signed::try_from(envelope) {
-        Ok(signed) => signed,
-        Err(why) => return broken(Offence::Malformed, why),
-    };
+/// The message in an envelope.
+///
+/// # Errors
+/// Why it is none of this worker.
+fn read_message(worker: WorkerId, envelope: Envelope) -> Result<ToCoordinator, String> {
+    let signed = Signed::try_from(envelope)?;
     if signed.signer != worker {
         let other = signed.signer.short();
-        return broken(
-            Offence::Forgery,
-            format!("a message in the name of {other}"),
-        );
+        return Err(format!("a message in the name of {other}"));
     }
-    match signed.open() {
-        Ok(message) => CoreEvent::Message { session, message },
-        Err(error @ SignedError::Forged(_)) => broken(Offence::Forgery, error.to_string()),
-        Err(error) => broken(Offence::Malformed, error.to_string()),
-    }
+    let opened: Result<ToCoordinator, SignedError> = signed.open();
+    opened.map_err(|error| format!("bytes that are no message of its key: {error}"))
 }

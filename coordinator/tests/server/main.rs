@@ -219,8 +219,9 @@ async fn other_versions_are_refused_by_name() {
     assert!(refused.contains("protocol version 99"), "{refused}");
 }
 
+/// Anyone on the way can put bytes into a stream: they end the session, and convict nobody.
 #[tokio::test]
-async fn forged_and_malformed_envelopes_convict_the_key_of_the_session() {
+async fn forged_and_malformed_envelopes_end_the_session_and_convict_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let server = serve(folder.path()).await;
     let mut client = connect(&server).await;
@@ -232,23 +233,23 @@ async fn forged_and_malformed_envelopes_convict_the_key_of_the_session() {
         |_| Signed::new(&Keypair::from_secret([99; 32]), &ToCoordinator::Heartbeat);
     let garbage: fn(Signed) -> Signed =
         |_| Signed::new(&Keypair::from_secret([3; 32]), &[255u8; 40]);
-    let cases = [
-        (1, forge, "forged"),
-        (2, other, "forged"),
-        (3, garbage, "malformed"),
-    ];
-    for (number, make, word) in cases {
+    for (number, make) in [(1, forge), (2, other), (3, garbage)] {
         let mut line = Line::open(&mut client, number, hello(Role::Worker)).await;
         line.hear().await.unwrap();
         let honest = Signed::new(&line.key, &ToCoordinator::Heartbeat);
         line.up.send(make(honest).into()).await.unwrap();
-        let refused = reason(line.hear().await);
-        assert!(refused.contains(word), "{refused}");
         assert!(line.is_over().await);
-        // The key stays out, also after a restart of its process.
         let mut again = Line::open(&mut client, number, hello(Role::Worker)).await;
-        assert!(reason(again.hear().await).contains(word));
+        let welcome = again.hear().await;
+        assert!(
+            matches!(welcome, Some(ToWorker::Welcome { .. })),
+            "{welcome:?}"
+        );
     }
+    let ClientResponse::Status(status) = ask(&mut client, &ClientRequest::Status).await else {
+        panic!("no status");
+    };
+    assert!(status.convicted.is_empty(), "{:?}", status.convicted);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use concord_proto::manifest::StateEntry;
+use concord_proto::session::Scalars;
 use concord_proto::tree::Node;
 use concord_proto::{Digest, Domain, F32Bits, GradientPart, JobSpec, Layers, ModelPlace, merkle};
 
@@ -19,6 +20,26 @@ pub fn mix(what: &str, parts: &[Digest]) -> Digest {
 pub fn number(digest: &Digest) -> F32Bits {
     let [a, b, ..] = digest.0;
     F32Bits::from(1.0 + f32::from(u16::from_le_bytes([a, b])) / 65_536.0)
+}
+
+/// The squared norm of a gradient. A job with a huge learning rate diverges at once.
+pub fn norm(spec: &JobSpec, gradient: &Digest) -> F32Bits {
+    match spec.schedule.learning_rate.get() > 1e6 {
+        true => F32Bits::from(f32::INFINITY),
+        false => number(gradient),
+    }
+}
+
+/// What an update takes of the scalars: the numbers, and not who claimed them.
+pub fn numbers(scalars: &Scalars) -> Digest {
+    let Scalars {
+        step,
+        losses,
+        norms,
+        targets,
+        ..
+    } = scalars;
+    Digest::of_value(Domain::Blob, &(*step, losses, norms, *targets))
 }
 
 fn at(spec: &JobSpec, states: &States, test: impl Fn(ModelPlace) -> bool) -> Vec<(u32, Digest)> {
@@ -163,11 +184,11 @@ pub fn totals(parts: &BTreeMap<GradientPart, PerTensor>) -> PerTensor {
 }
 
 /// The state after the step.
-pub fn update(states: &States, totals: &PerTensor, scalars: Digest) -> States {
+pub fn update(states: &States, totals: &PerTensor, numbers: Digest) -> States {
     let next = |(index, entry): (&u32, &StateEntry)| {
         let gradient = totals[index];
         let entry = StateEntry {
-            value: mix("value", &[entry.value, gradient, scalars]),
+            value: mix("value", &[entry.value, gradient, numbers]),
             first_moment: mix("first", &[entry.first_moment, gradient]),
             second_moment: mix("second", &[entry.second_moment, gradient]),
         };

@@ -6,10 +6,10 @@ use concord_proto::manifest::state_roots;
 use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::tree::{self, Node};
 use concord_proto::{
-    Claim, ClaimInput, Digest, Domain, GradientPart, Keypair, Leaf, LeafPhase, Port, PortKind,
-    Signed, TensorState, leaf_root,
+    Claim, ClaimInput, Digest, FirstHalf, GradientPart, JobSpec, Keypair, Leaf, LeafPhase, Port,
+    PortKind, Signed, TensorNorm, TensorState, first_half_digest, leaf_root,
 };
-use concord_verify::training::{loss_digest, parts};
+use concord_verify::training::{loss_digest, norms_digest, parts};
 
 use super::arithmetic::{self as fake, Inputs, PerTensor, States};
 use super::lies::{Kind, Lie};
@@ -45,8 +45,6 @@ impl Writer<'_> {
             layers: self.stage.layers,
             inputs,
             outputs: made.cloned().unwrap_or_default(),
-            flops: 1,
-            tokens: 6,
         }
     }
 
@@ -125,6 +123,19 @@ impl Writer<'_> {
             own(PortKind::Moments, moments),
             own(PortKind::Scalars, scalars.digest()),
         ];
+        inputs.extend(self.step_sums());
+        let (values, moments) = roots(after);
+        let mut leaf = self.leaf(LeafPhase::Update, 0, inputs);
+        leaf.outputs = vec![
+            own(PortKind::State, values).port,
+            own(PortKind::Moments, moments).port,
+        ];
+        leaf
+    }
+
+    /// The partial sums of all workers.
+    fn step_sums(&self) -> Vec<ClaimInput> {
+        let mut inputs = Vec::new();
         let plan = &self.stage.assignment.plan;
         let held = parts(&self.stage.spec, self.stage.layers);
         let mut wanted: Vec<GradientPart> = held
@@ -155,14 +166,39 @@ impl Writer<'_> {
                 }
             }
         }
-        let (values, moments) = roots(after);
-        let mut leaf = self.leaf(LeafPhase::Update, 0, inputs);
-        leaf.outputs = vec![
-            own(PortKind::State, values).port,
-            own(PortKind::Moments, moments).port,
-        ];
-        leaf
+        inputs
     }
+}
+
+/// The first half of the claim of a step.
+pub fn first_half(
+    key: &Keypair,
+    stage: &Stage,
+    work: &Work,
+    lie: Option<Lie>,
+) -> (Signed, Vec<Leaf>) {
+    let writer = Writer { stage, work, lie };
+    let plan = &stage.assignment.plan;
+    let run = stage.run(work.step);
+    let mut leaves: Vec<Leaf> = run.clone().map(|m| writer.forward(m)).collect();
+    if !stage.evaluates(work.step) {
+        leaves.extend(run.clone().map(|m| writer.backward(m)));
+        let nodes = tree::cover(stage.spec.microbatches, run.start, run.end);
+        leaves.extend(nodes.into_iter().map(|node| writer.reduce(node)));
+        leaves.push(writer.leaf(LeafPhase::Norm, 0, writer.step_sums()));
+    }
+    if writer.lies(Kind::MissingLeaf) {
+        leaves.remove(0);
+    }
+    let half = FirstHalf {
+        job: stage.job,
+        step: work.step,
+        epoch: plan.epoch,
+        plan: plan.digest(),
+        arithmetic: stage.spec.arithmetic,
+        leaf_root: leaf_root(&leaves),
+    };
+    (Signed::new(key, &half), leaves)
 }
 
 pub fn updated(
@@ -174,34 +210,20 @@ pub fn updated(
 ) -> ToCoordinator {
     let writer = Writer { stage, work, lie };
     let plan = &stage.assignment.plan;
-    let (run, evaluates) = (stage.run(work.step), stage.evaluates(work.step));
     let after = work.after.as_ref().expect("computed before");
-    let mut leaves: Vec<Leaf> = run.clone().map(|m| writer.forward(m)).collect();
-    if !evaluates {
-        leaves.extend(run.clone().map(|m| writer.backward(m)));
-        let nodes = tree::cover(stage.spec.microbatches, run.start, run.end);
-        leaves.extend(nodes.into_iter().map(|node| writer.reduce(node)));
-        leaves.push(writer.update(scalars, after));
-    }
-    if writer.lies(Kind::MissingLeaf) {
-        leaves.remove(0);
-    }
+    let first = work.first_half.as_ref().expect("reported before");
+    let leaves = match stage.evaluates(work.step) {
+        true => Vec::new(),
+        false => vec![writer.update(scalars, after)],
+    };
     let state = |(&tensor, &entry): (&u32, _)| TensorState { tensor, entry };
-    let step = Digest::of_value(Domain::Blob, &work.step);
     let claim = Claim {
         job: stage.job,
         step: work.step,
         epoch: plan.epoch,
-        plan: plan.digest(),
-        arithmetic: stage.spec.arithmetic,
+        first_half: first_half_digest(&first.signed),
         device: "make-believe".to_string(),
         leaf_root: leaf_root(&leaves),
-        loss: scalars.mean_loss().expect("losses"),
-        grad_norm: scalars.grad_norm().unwrap_or(0.0.into()),
-        learning_rate: match evaluates {
-            true => 0.0.into(),
-            false => fake::number(&step),
-        },
         state: after.iter().map(state).collect(),
     };
     let mut claim = Signed::new(key, &claim);
@@ -209,6 +231,29 @@ pub fn updated(
         claim.signature[5] ^= 1;
     }
     ToCoordinator::Updated { claim, leaves }
+}
+
+/// The gradients of the whole step.
+fn totals(openings: &Openings) -> PerTensor {
+    let whole = Node {
+        start: 0,
+        end: openings.spec.microbatches,
+    };
+    let sums: BTreeMap<GradientPart, PerTensor> = openings
+        .sums
+        .iter()
+        .filter_map(|(part, known)| Some((*part, fake::sum(whole, known)?)))
+        .collect();
+    fake::totals(&sums)
+}
+
+/// Their squared norms.
+pub fn norms(spec: &JobSpec, totals: &PerTensor) -> Vec<TensorNorm> {
+    let norm = |(&tensor, gradient): (&u32, &Digest)| TensorNorm {
+        tensor,
+        squared: fake::norm(spec, gradient),
+    };
+    totals.iter().map(norm).collect()
 }
 
 /// What a leaf's outputs should be, from what its worker opens.
@@ -255,18 +300,12 @@ pub fn rerun(leaf: &Leaf, openings: &Openings) -> Vec<Port> {
                 port(output.kind, fake::root(&sum))
             })
             .collect(),
+        LeafPhase::Norm => {
+            let norms = norms(spec, &totals(openings));
+            vec![port(PortKind::Norms, norms_digest(&norms))]
+        }
         LeafPhase::Update => {
-            let whole = Node {
-                start: 0,
-                end: spec.microbatches,
-            };
-            let sums: BTreeMap<GradientPart, PerTensor> = openings
-                .sums
-                .iter()
-                .filter_map(|(part, known)| Some((*part, fake::sum(whole, known)?)))
-                .collect();
-            let totals = fake::totals(&sums);
-            let after = fake::update(&openings.before, &totals, openings.scalars);
+            let after = fake::update(&openings.before, &totals(openings), openings.numbers);
             let (values, moments) = roots(&after);
             vec![
                 port(PortKind::State, values),

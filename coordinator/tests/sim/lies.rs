@@ -26,6 +26,10 @@ pub enum Kind {
     MissingLeaf,
     /// A norm that is not that of the gradient.
     WrongNorm,
+    /// A norm that is no number, infinite, or below 0.
+    NanNorm,
+    InfiniteNorm,
+    NegativeNorm,
     /// Silence, but for the heartbeats, before the gradients are sent.
     SilentForward,
     /// Silence once the scalars are there.
@@ -61,6 +65,17 @@ impl Lie {
 
     pub fn claims_other_sum(self) -> bool {
         self.kind == Kind::OtherSum
+    }
+
+    /// The squared norm that is reported in place of the right one, if any.
+    pub fn norm(self) -> Option<f32> {
+        match self.kind {
+            Kind::WrongNorm => Some(1e20),
+            Kind::NanNorm => Some(f32::NAN),
+            Kind::InfiniteNorm => Some(f32::INFINITY),
+            Kind::NegativeNorm => Some(-1.0),
+            _ => None,
+        }
     }
 
     pub fn flushes_other(self) -> bool {

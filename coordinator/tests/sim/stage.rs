@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use concord_proto::session::Assignment;
 use concord_proto::tree::Node;
 use concord_proto::{
-    Digest, GradientPart, JobId, JobSpec, Layers, LeafPhase, MicrobatchLoss, Port, PortKind, Slot,
+    Digest, GradientPart, JobId, JobSpec, Layers, Leaf, LeafPhase, MicrobatchLoss, Port, PortKind,
+    Signed, Slot,
 };
+use concord_verify::training::StepValues;
 
 use super::arithmetic::{PerTensor, States};
 use super::worker::Frame;
@@ -45,8 +47,16 @@ pub struct Work {
     pub losses: Vec<MicrobatchLoss>,
     pub sums: BTreeMap<GradientPart, BTreeMap<Node, PerTensor>>,
     pub totals: Option<PerTensor>,
-    pub reported: bool,
+    /// The first half of the claim, once it is reported.
+    pub first_half: Option<FirstReport>,
     pub after: Option<States>,
+}
+
+/// What was reported after the first phase.
+pub struct FirstReport {
+    pub signed: Signed,
+    pub leaves: Vec<Leaf>,
+    pub values: StepValues,
 }
 
 /// What a checker needs to re-run the leaves of a step.
@@ -57,5 +67,6 @@ pub struct Openings {
     pub before: States,
     pub tokens: BTreeMap<u32, Digest>,
     pub sums: BTreeMap<GradientPart, BTreeMap<Node, PerTensor>>,
-    pub scalars: Digest,
+    /// The numbers of the scalars, once they are known.
+    pub numbers: Digest,
 }

@@ -7,14 +7,14 @@ use concord_proto::session::{Assignment, Held, Scalars, ToCoordinator, ToWorker}
 use concord_proto::tree::{self, Node};
 use concord_proto::{
     BatchPlan, Digest, GradientPart, JobId, JobSpec, Keypair, LeafPhase, MicrobatchLoss, Origin,
-    Port, PortKind, TensorNorm, TensorState, WorkerId, microbatch_digest,
+    Port, PortKind, TensorState, WorkerId, first_half_digest, microbatch_digest,
 };
-use concord_verify::training::{held_tensors, parts};
+use concord_verify::training::{StepValues, check_own_values, held_tensors, norms_digest, parts};
 
 use super::arithmetic::{self as fake, Inputs, PerTensor};
 use super::claims;
 use super::lies::{Kind, Lie};
-use super::stage::{Openings, Stage, Work};
+use super::stage::{FirstReport, Openings, Stage, Work};
 
 /// What is behind a digest that goes from worker to worker.
 #[derive(Clone, Debug)]
@@ -186,7 +186,7 @@ impl Worker {
             losses: Vec::new(),
             sums: BTreeMap::new(),
             totals: None,
-            reported: false,
+            first_half: None,
             after: None,
         });
         let early = std::mem::take(&mut self.early);
@@ -261,8 +261,28 @@ impl Worker {
         {
             reduce(stage, work, lie, &self.key, &mut acts);
         }
-        if through(work) && !work.reported {
-            report(stage, work, lie, &mut acts);
+        if through(work) && work.first_half.is_none() && report(stage, work, lie, &self.key) {
+            let (epoch, step) = (stage.assignment.plan.epoch, work.step);
+            let openings = Openings {
+                spec: stage.spec.clone(),
+                layers: stage.layers,
+                before: stage.states.clone(),
+                tokens: work.tokens.clone(),
+                sums: work.sums.clone(),
+                numbers: Digest::default(),
+            };
+            self.openings.insert((step, epoch), openings);
+            acts.extend(work.first_half.as_ref().map(|first| {
+                Act::Say(ToCoordinator::Computed {
+                    job: stage.job,
+                    epoch,
+                    step,
+                    first_half: first.signed.clone(),
+                    leaves: first.leaves.clone(),
+                    losses: first.values.losses.clone(),
+                    norms: first.values.norms.clone(),
+                })
+            }));
         }
         acts
     }
@@ -279,9 +299,13 @@ impl Worker {
             .totals
             .as_ref()
             .expect("scalars before all is computed");
+        let first = work.first_half.as_ref().expect("a first half");
+        let own = (first_half_digest(&first.signed), &first.values);
+        let (spec, plan) = (&stage.spec, &stage.assignment.plan);
+        check_own_values(spec, plan, self.key.public(), scalars, own).expect("honest scalars");
         let mut after = match stage.evaluates(work.step) {
             true => stage.states.clone(),
-            false => fake::update(&stage.states, totals, scalars.digest()),
+            false => fake::update(&stage.states, totals, fake::numbers(scalars)),
         };
         let lie = self.lie.filter(|lie| lie.from_step <= work.step);
         if lie.is_some_and(|lie| lie.kind == Kind::SilentUpdate) {
@@ -291,15 +315,9 @@ impl Worker {
             after = stage.states.clone();
         }
         work.after = Some(after);
-        let openings = Openings {
-            spec: stage.spec.clone(),
-            layers: stage.layers,
-            before: stage.states.clone(),
-            tokens: work.tokens.clone(),
-            sums: work.sums.clone(),
-            scalars: scalars.digest(),
-        };
-        self.openings.insert((work.step, epoch), openings);
+        if let Some(openings) = self.openings.get_mut(&(work.step, epoch)) {
+            openings.numbers = fake::numbers(scalars);
+        }
         let claim = claims::updated(&self.key, stage, work, scalars, lie);
         let said = match (&self.last_claim, lie) {
             (Some(before), Some(lie)) if lie.replays() => before.clone(),
@@ -484,7 +502,8 @@ fn reduce(stage: &Stage, work: &mut Work, lie: Option<Lie>, key: &Keypair, acts:
     }
 }
 
-fn report(stage: &Stage, work: &mut Work, lie: Option<Lie>, acts: &mut Vec<Act>) {
+/// Signs the first half of the claim, once all sums are here. Says whether they are.
+fn report(stage: &Stage, work: &mut Work, lie: Option<Lie>, key: &Keypair) -> bool {
     let whole = Node {
         start: 0,
         end: stage.spec.microbatches,
@@ -501,30 +520,33 @@ fn report(stage: &Stage, work: &mut Work, lie: Option<Lie>, acts: &mut Vec<Act>)
     for part in held {
         let known = work.sums.get(&part);
         let Some(sum) = known.and_then(|known| fake::sum(whole, known)) else {
-            return;
+            return false;
         };
         sums.insert(part, sum);
     }
     let totals = fake::totals(&sums);
-    let lies = lie.is_some_and(|lie| lie.kind == Kind::WrongNorm);
-    let norm = |(&tensor, digest): (&u32, &Digest)| TensorNorm {
-        tensor,
-        squared: fake::number(&if lies {
-            fake::mix("norm", &[*digest])
-        } else {
-            *digest
-        }),
-    };
-    let norms = totals.iter().map(norm).collect();
+    let mut norms = claims::norms(&stage.spec, &totals);
+    if let (Some(squared), Some(first)) = (lie.and_then(Lie::norm), norms.first_mut()) {
+        first.squared = squared.into();
+    }
+    if !stage.evaluates(work.step) {
+        let port = Port {
+            kind: PortKind::Norms,
+            digest: norms_digest(&norms),
+        };
+        work.made.insert((LeafPhase::Norm, 0), vec![port]);
+    }
     work.losses.sort_by_key(|loss| loss.microbatch);
-    let computed = ToCoordinator::Computed {
-        job: stage.job,
-        epoch: stage.assignment.plan.epoch,
-        step: work.step,
+    let (signed, leaves) = claims::first_half(key, stage, work, lie);
+    let values = StepValues {
         losses: work.losses.clone(),
         norms,
     };
     work.totals = Some(totals);
-    work.reported = true;
-    acts.push(Act::Say(computed));
+    work.first_half = Some(FirstReport {
+        signed,
+        leaves,
+        values,
+    });
+    true
 }

@@ -9,7 +9,7 @@ use concord_coordinator::core::{
     CallId, Change, Config, Core, CoreEffect, CoreEvent, NewJob, Question, SessionId, Time,
 };
 use concord_proto::client::{ClientResponse, JobEvent};
-use concord_proto::ledger::{Finding, Offence, Verdict};
+use concord_proto::ledger::{Finding, Verdict};
 use concord_proto::manifest::StateManifest;
 use concord_proto::session::{AuditOrder, DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
 use concord_proto::{
@@ -317,8 +317,7 @@ impl World {
                 if let Some(session) = self.processes.get(&id).and_then(|p| p.session) {
                     let event = CoreEvent::Broken {
                         session,
-                        offence: Offence::Malformed,
-                        evidence: "bytes that are no message".to_string(),
+                        reason: "bytes that are no message".to_string(),
                     };
                     self.deliver(session, true, Item::ToCore(session, event));
                 }

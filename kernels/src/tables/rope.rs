@@ -1,7 +1,9 @@
 //! Frequencies and angles of rotary position embedding (Su et al. 2021), and how families stretch
 //! them for longer contexts.
 
-use super::{PI, exp, ln, sin_cos};
+use concord_formats::trigonometry::{PI, sin_cos};
+
+use super::{exp, ln};
 use crate::Buffer;
 
 /// How rotary frequencies are stretched for longer contexts.

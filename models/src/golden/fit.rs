@@ -6,6 +6,7 @@ use std::sync::Arc;
 use concord_kernels::coded::Precision;
 use concord_kernels::ops::tree_sum;
 use concord_kernels::rng::Philox;
+use concord_kernels::tables::sin_cos;
 use concord_kernels::{Device, KernelError, Tensor};
 
 use super::model::{MadeModel, tiny_llama};
@@ -15,8 +16,8 @@ use crate::decoder::{
     Trainable, TrainableTensor,
 };
 use crate::train::{
-    Curve, LearningRate, MomentForm, OptimizerSettings, StepRule, StepScalars, TrainState,
-    gradient_norm, lora_init, mean_loss,
+    MomentForm, OptimizerSettings, StepRule, StepScalars, TrainState, gradient_norm, lora_init,
+    mean_loss,
 };
 
 /// Key of weights and tokens of the golden fine-tunes.
@@ -35,12 +36,16 @@ const ADAM: OptimizerSettings = OptimizerSettings {
     max_grad_norm: 1.0,
 };
 
-const RATE: LearningRate = LearningRate {
-    curve: Curve::Cosine,
-    peak: 5e-3,
-    warmup_steps: 5,
-    steps: 50,
-};
+/// The learning rate of a step: up to a peak over 5 steps, then half a cosine over 45.
+fn rate(step: u32) -> f32 {
+    let (peak, step) = (f64::from(5e-3_f32), f64::from(step));
+    let cosine = || 0.5 * (1.0 + sin_cos(std::f64::consts::PI * ((step - 5.0) / 45.0)).1);
+    let rate = match step < 5.0 {
+        true => peak * (step + 1.0) / 5.0,
+        false => peak * cosine(),
+    };
+    rate as f32
+}
 
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +224,7 @@ impl FineTuneRun {
             step,
             targets,
             grad_norm: gradient_norm(&squares, targets),
-            learning_rate: RATE.at(step),
+            learning_rate: rate(step),
         };
         self.state = self
             .state

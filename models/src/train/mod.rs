@@ -1,15 +1,13 @@
-//! What is trained: values, moments, the schedule, and the update of one step.
+//! What is trained: values, moments, and the update of one step.
 
 mod held;
 mod init;
 mod moment;
 mod optimizer;
-mod schedule;
 mod state;
 
 pub use held::{StateTensor, StepScalars};
 pub use init::lora_init;
 pub use moment::{Moment, MomentForm};
 pub use optimizer::{OptimizerSettings, StepRule};
-pub use schedule::{Curve, FromZero, LearningRate};
 pub use state::{TrainState, gradient_norm, mean_loss};

@@ -27,6 +27,8 @@ pub enum Domain {
     /// The number of leaves and the top node of a Merkle tree.
     MerkleRoot,
     Claim,
+    /// The first half of a claim.
+    FirstHalf,
     Plan,
     /// The commitment to a nonce of the coordinator, before the nonce is published.
     Nonce,
@@ -36,6 +38,8 @@ pub enum Domain {
     Shuffle,
     /// A scalar that is an output of a leaf.
     Scalar,
+    /// The squared norms that are an output of a leaf.
+    Norms,
     /// An entry of the ledger.
     Ledger,
     /// A message under a signature.
@@ -76,11 +80,13 @@ impl Domain {
             Self::MerkleNode => "concord.v1.merkle.node",
             Self::MerkleRoot => "concord.v1.merkle.root",
             Self::Claim => "concord.v1.claim",
+            Self::FirstHalf => "concord.v1.claim.first",
             Self::Plan => "concord.v1.plan",
             Self::Nonce => "concord.v1.nonce",
             Self::Draw => "concord.v1.draw",
             Self::Shuffle => "concord.v1.shuffle",
             Self::Scalar => "concord.v1.scalar",
+            Self::Norms => "concord.v1.norms",
             Self::Ledger => "concord.v1.ledger",
             Self::Signature => "concord.v1.signature",
             Self::Deployment => "concord.v1.deployment",

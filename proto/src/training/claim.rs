@@ -2,7 +2,7 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::crypto::{Digest, Domain, Hasher, Keypair, WorkerId, merkle};
+use crate::crypto::{Digest, Domain, Hasher, Keypair, Signed, WorkerId, merkle};
 use crate::manifest::StateEntry;
 use crate::training::tree::Node;
 use crate::training::{Edge, F32Bits, JobId, Layers};
@@ -18,6 +18,8 @@ pub enum LeafPhase {
     Backward,
     /// Gradients of several microbatches added up to one node of the tree.
     Reduce,
+    /// The squared norms of the gradients of the whole step.
+    Norm,
     /// Gradients of the whole step into new values and moments.
     Update,
 }
@@ -65,6 +67,9 @@ pub enum PortKind {
     },
     /// The scalars of the step: the losses and the squared norms, from all workers.
     Scalars,
+    /// The squared norms of the gradients of the stage's trained tensors, over the whole step: the
+    /// digest of the list of [`TensorNorm`].
+    Norms,
 }
 
 /// One digest at the edge of a leaf.
@@ -117,7 +122,7 @@ pub struct ClaimInput {
 pub struct Leaf {
     /// What was done.
     pub phase: LeafPhase,
-    /// For which microbatch; for a sum, the first of its node; 0 for an update.
+    /// For which microbatch; for a sum, the first of its node; 0 for norms and an update.
     pub microbatch: u32,
     /// By which layers.
     pub layers: Layers,
@@ -125,10 +130,6 @@ pub struct Leaf {
     pub inputs: Vec<ClaimInput>,
     /// Giving what.
     pub outputs: Vec<Port>,
-    /// Floating-point operations, as metered.
-    pub flops: u64,
-    /// Tokens, as metered.
-    pub tokens: u64,
 }
 
 impl Leaf {
@@ -178,9 +179,10 @@ pub struct TensorState {
     pub entry: StateEntry,
 }
 
-/// What a worker signs for one step.
+/// The first half of what a worker signs for one step: all that it computed before it knew the
+/// losses and norms of others.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct Claim {
+pub struct FirstHalf {
     pub job: JobId,
     pub step: u32,
     /// The plan, by epoch and digest.
@@ -189,20 +191,33 @@ pub struct Claim {
     pub plan: Digest,
     /// Version of the arithmetic contract.
     pub arithmetic: u32,
+    /// Merkle root over the digests of its leaves: all but the update.
+    pub leaf_root: Digest,
+}
+
+/// The second half: the claim, which binds the first.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Claim {
+    pub job: JobId,
+    pub step: u32,
+    /// The plan's epoch.
+    pub epoch: u32,
+    /// [`first_half_digest`] of the worker's first half.
+    pub first_half: Digest,
     /// What the worker says its device is, such as "cpu avx512 x2".
     pub device: String,
-    /// Merkle root over the leaf digests.
+    /// Merkle root over the digests of its leaves: the update alone, or none of an evaluation.
     pub leaf_root: Digest,
-    /// Mean loss of the step.
-    pub loss: F32Bits,
-    /// Global gradient norm before clipping.
-    pub grad_norm: F32Bits,
-    pub learning_rate: F32Bits,
     /// The stage's trained tensors after the step, by rising index.
     pub state: Vec<TensorState>,
 }
 
-/// The root that [`Claim::leaf_root`] must be.
+/// The root that [`FirstHalf::leaf_root`] and [`Claim::leaf_root`] must be.
 pub fn leaf_root(leaves: &[Leaf]) -> Digest {
     merkle::root(&leaves.iter().map(Leaf::digest).collect::<Vec<_>>())
+}
+
+/// The digest of a signed [`FirstHalf`], which the claim and the scalars of the step name.
+pub fn first_half_digest(signed: &Signed) -> Digest {
+    Digest::of_value(Domain::FirstHalf, signed)
 }

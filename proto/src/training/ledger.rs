@@ -97,9 +97,9 @@ pub enum Offence {
     WrongClaim,
     /// The claim is of another step or job.
     Replay,
-    /// A signature is not the signer's.
+    /// A signature in a claim or a verdict is not the signer's.
     Forgery,
-    /// Bytes that are no message.
+    /// A claim or a verdict that is no message.
     Malformed,
     /// A tensor sent and a tensor claimed differ.
     Equivocation,

@@ -14,11 +14,12 @@ mod optimizer;
 mod order;
 mod plan;
 mod record;
+mod schedule;
 pub mod tree;
 
 pub use claim::{
-    Claim, ClaimInput, GradientPart, Leaf, LeafPhase, MicrobatchLoss, Origin, Port, PortKind,
-    TensorNorm, TensorState, leaf_root,
+    Claim, ClaimInput, FirstHalf, GradientPart, Leaf, LeafPhase, MicrobatchLoss, Origin, Port,
+    PortKind, TensorNorm, TensorState, first_half_digest, leaf_root,
 };
 pub use evaluation::{Course, StepWork};
 pub use expert_cuts::ExpertCuts;

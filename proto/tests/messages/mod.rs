@@ -120,8 +120,9 @@ impl Source {
             LeafPhase::Forward,
             LeafPhase::Backward,
             LeafPhase::Reduce,
+            LeafPhase::Norm,
             LeafPhase::Update,
-        ][self.below(4) as usize]
+        ][self.below(5) as usize]
     }
 
     pub fn part(&mut self) -> GradientPart {
@@ -133,7 +134,7 @@ impl Source {
     }
 
     pub fn port(&mut self) -> Port {
-        let kind = match self.below(8) {
+        let kind = match self.below(9) {
             0 => PortKind::State,
             1 => PortKind::Moments,
             2 => PortKind::Tokens,
@@ -144,7 +145,8 @@ impl Source {
                 node: self.node(),
                 part: self.part(),
             },
-            _ => PortKind::Scalars,
+            7 => PortKind::Scalars,
+            _ => PortKind::Norms,
         };
         Port {
             kind,
@@ -173,8 +175,6 @@ impl Source {
             layers: self.layers(),
             inputs: self.list(Self::input),
             outputs: self.list(Self::port),
-            flops: self.u64(),
-            tokens: self.u64(),
         }
     }
 
@@ -193,18 +193,25 @@ impl Source {
         }
     }
 
-    pub fn claim(&mut self) -> Claim {
-        Claim {
+    pub fn first_half(&mut self) -> FirstHalf {
+        FirstHalf {
             job: self.job(),
             step: self.u32(),
             epoch: self.u32(),
             plan: self.digest(),
             arithmetic: self.u32(),
+            leaf_root: self.digest(),
+        }
+    }
+
+    pub fn claim(&mut self) -> Claim {
+        Claim {
+            job: self.job(),
+            step: self.u32(),
+            epoch: self.u32(),
+            first_half: self.digest(),
             device: self.text(),
             leaf_root: self.digest(),
-            loss: self.bits(),
-            grad_norm: self.bits(),
-            learning_rate: self.bits(),
             state: self.list(Self::tensor_state),
         }
     }

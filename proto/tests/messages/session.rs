@@ -24,6 +24,7 @@ impl Source {
     pub fn scalars(&mut self) -> Scalars {
         Scalars {
             step: self.u32(),
+            first_halves: self.list(Self::digest),
             losses: self.losses(),
             norms: self.norms(),
             targets: self.u64(),
@@ -75,6 +76,8 @@ impl Source {
                 job,
                 epoch,
                 step,
+                first_half: self.signed(),
+                leaves: self.list(Self::leaf),
                 losses: self.losses(),
                 norms: self.norms(),
             },

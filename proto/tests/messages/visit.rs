@@ -47,6 +47,7 @@ pub fn visit_all(visitor: &mut impl Visitor) {
     visitor.visit("FrameHeader", 1, |s, _| s.frame_header());
     visitor.visit("JobSpec", 1, |s, _| s.spec());
     visitor.visit("Plan", 1, |s, _| s.plan());
+    visitor.visit("FirstHalf", 1, |s, _| s.first_half());
     visitor.visit("Claim", 1, |s, _| s.claim());
     visitor.visit("Leaf", 1, |s, _| s.leaf());
     visitor.visit("StepRecord", 1, |s, _| s.record());

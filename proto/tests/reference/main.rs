@@ -103,7 +103,7 @@ const CALLS: [Call; 11] = [
 ];
 
 /// What is signed or stored beside the calls, and where it is found.
-const RECORDS: [(&str, &str); 13] = [
+const RECORDS: [(&str, &str); 14] = [
     ("JobSpec", "a blob, and `job.spec` of a bundle"),
     ("ModelManifest", "a blob"),
     ("DataManifest", "a blob, and `data.manifest` of a bundle"),
@@ -113,6 +113,10 @@ const RECORDS: [(&str, &str); 13] = [
     (
         "MomentHeader",
         "in the blob of a moment in 8 bits, after its mark",
+    ),
+    (
+        "FirstHalf",
+        "signed by a worker, in `ToCoordinator::Computed` and `claims.steps`",
     ),
     (
         "Claim",

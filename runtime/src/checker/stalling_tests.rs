@@ -141,8 +141,6 @@ fn order(worker: u8, endpoint: &str) -> AuditOrder {
             layers: Layers::new(0, 1),
             inputs: vec![ClaimInput { port, origin: None }],
             outputs: vec![port],
-            flops: 0,
-            tokens: 0,
         },
     }
 }

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use super::altered_activation::AlteredActivation;
 use super::altered_sent::AlteredSent;
 use super::false_accuser::FalseAccuser;
+use super::false_norm::FalseNorm;
 use super::forged_signature::ForgedSignature;
 use super::lazy_checker::LazyChecker;
 use super::lower_precision::LowerPrecision;
@@ -20,7 +21,7 @@ use super::{Faults, WrongData};
 /// Makes a liar that lies from a step on; those of serving lie in the pass of that number.
 type Maker = fn(u32) -> Faults;
 
-const LIARS: [(&str, Maker); 14] = [
+const LIARS: [(&str, Maker); 17] = [
     ("skipped-step", |from_step| {
         Faults::of(SkippedStep { from_step })
     }),
@@ -29,6 +30,24 @@ const LIARS: [(&str, Maker); 14] = [
     }),
     ("no-dropout", |from_step| {
         Faults::of(NoDropout { from_step })
+    }),
+    ("false-norm", |from_step| {
+        Faults::of(FalseNorm {
+            from_step,
+            squared: 1e20,
+        })
+    }),
+    ("nan-norm", |from_step| {
+        Faults::of(FalseNorm {
+            from_step,
+            squared: f32::NAN,
+        })
+    }),
+    ("infinite-norm", |from_step| {
+        Faults::of(FalseNorm {
+            from_step,
+            squared: f32::INFINITY,
+        })
     }),
     ("stale-weights", |from_step| {
         Faults::of(StaleWeights { from_step })

@@ -14,6 +14,8 @@ mod by_name;
 #[cfg(feature = "liars")]
 mod false_accuser;
 #[cfg(feature = "liars")]
+mod false_norm;
+#[cfg(feature = "liars")]
 mod forged_signature;
 #[cfg(feature = "liars")]
 mod lazy_checker;
@@ -44,7 +46,7 @@ use concord_models::train::TrainState;
 use concord_proto::ledger::Finding;
 use concord_proto::serving::{AnswerVerdict, Drawn};
 use concord_proto::session::ToCoordinator;
-use concord_proto::{Keypair, Leaf, Signed, TensorState};
+use concord_proto::{Keypair, Leaf, Signed, TensorNorm, TensorState};
 
 #[cfg(feature = "wrong-data")]
 pub use wrong_data::WrongData;
@@ -60,7 +62,10 @@ pub trait FaultHooks: Debug + Send + Sync {
         None
     }
 
-    /// The update of a step is computed, and nothing is claimed yet.
+    /// The norms of a step are computed, and nothing is claimed yet.
+    fn after_norms(&self, _step: u32, _norms: &mut [TensorNorm]) {}
+
+    /// The update of a step is computed, and its state is not claimed yet.
     fn after_update(&self, _step: u32, _committed: StateRef<'_>, _updated: StateMut<'_>) {}
 
     /// A worker is about to send the claim of a step.

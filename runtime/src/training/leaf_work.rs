@@ -6,7 +6,7 @@ use std::sync::Arc;
 use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::{Device, KernelError, Tensor};
 use concord_models::decoder::{Batch, Gradients, Keeps, Stage, StageInput, StageTape, TensorUse};
-use concord_models::train::{StepScalars, TrainState, gradient_norm, mean_loss};
+use concord_models::train::{StepScalars, TrainState};
 use concord_proto::manifest::StateEntry;
 use concord_proto::session::Scalars;
 use concord_proto::tree::Node;
@@ -14,7 +14,7 @@ use concord_proto::{
     Digest, F32Bits, GradientPart, JobSpec, Layers, ModelPlace, Port, PortKind, TensorNorm,
     TensorState, merkle,
 };
-use concord_verify::training::{held_tensors, loss_digest};
+use concord_verify::training::{held_tensors, loss_digest, norms_digest};
 
 use crate::{RuntimeError, moment_blob, spec, tensor_blob};
 
@@ -318,12 +318,18 @@ pub(crate) fn norms(
     Ok(held.iter().zip(squares).map(norm).collect())
 }
 
+/// The output of a Norm leaf.
+pub(crate) fn norms_port(norms: &[TensorNorm]) -> Port {
+    Port {
+        kind: PortKind::Norms,
+        digest: norms_digest(norms),
+    }
+}
+
 /// The update of a step.
 pub(crate) struct Updated {
     pub(crate) state: TrainState,
     pub(crate) entries: Vec<TensorState>,
-    pub(crate) loss: f32,
-    pub(crate) scalars: StepScalars,
 }
 
 impl Updated {
@@ -339,24 +345,12 @@ impl Updated {
     }
 }
 
-/// What an evaluation leaves: the state as it was, and the mean of its losses.
-pub(crate) fn evaluated(
-    state: &TrainState,
-    entries: &[TensorState],
-    scalars: &Scalars,
-) -> Result<Updated, RuntimeError> {
-    let lacking = || RuntimeError::Unsupported("the evaluation has no losses".into());
-    Ok(Updated {
+/// What an evaluation leaves: the state as it was.
+pub(crate) fn evaluated(state: &TrainState, entries: &[TensorState]) -> Updated {
+    Updated {
         state: state.clone(),
         entries: entries.to_vec(),
-        loss: scalars.mean_loss().ok_or_else(lacking)?.get(),
-        scalars: StepScalars {
-            step: scalars.step,
-            targets: scalars.targets,
-            grad_norm: 0.0,
-            learning_rate: 0.0,
-        },
-    })
+    }
 }
 
 /// The ports that stand for a stage's state.
@@ -383,23 +377,12 @@ pub(crate) fn update(
     gradients: &BTreeMap<String, Arc<Tensor>>,
     scalars: &Scalars,
 ) -> Result<Updated, RuntimeError> {
-    let squared: Vec<f32> = scalars
-        .norms
-        .iter()
-        .map(|norm| norm.squared.get())
-        .collect();
-    let sums: Vec<f32> = scalars.losses.iter().map(|loss| loss.sum.get()).collect();
-    if squared.is_empty() || sums.is_empty() {
-        return Err(RuntimeError::Unsupported(
-            "the step has no losses or norms".into(),
-        ));
-    }
-    let update = spec.updates_before(scalars.step);
+    let lacking = || RuntimeError::Unsupported("the step has no norms".into());
     let step_scalars = StepScalars {
-        step: update,
+        step: spec.updates_before(scalars.step),
         targets: scalars.targets,
-        grad_norm: gradient_norm(&squared, scalars.targets),
-        learning_rate: spec::learning_rate(spec).at(update),
+        grad_norm: scalars.grad_norm().ok_or_else(lacking)?.get(),
+        learning_rate: spec.learning_rate(scalars.step).get(),
     };
     let exempt = spec.trainable.iter().filter(|tensor| !tensor.decays);
     let exempt: BTreeSet<&str> = exempt.map(|tensor| tensor.name.as_str()).collect();
@@ -412,12 +395,9 @@ pub(crate) fn update(
         decays,
     )?;
     let entries = entries(spec, layers, &next)?;
-    let loss = mean_loss(&sums, scalars.targets);
     Ok(Updated {
         state: next,
         entries,
-        loss,
-        scalars: step_scalars,
     })
 }
 

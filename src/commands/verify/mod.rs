@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use concord_proto::{Claim, WorkerId};
+use concord_proto::{BatchPlan, Claim, Leaf, LeafPhase, WorkerId};
 use concord_verify::training::bundle::{self, Bundle, BundleError, Report, VerifyError};
 use serde_json::{Value, json};
 
@@ -168,13 +168,28 @@ fn shares(bundle: &Bundle) -> anyhow::Result<BTreeMap<WorkerId, WorkerShare>> {
     let mut shares: BTreeMap<WorkerId, WorkerShare> = BTreeMap::new();
     let claims = bundle.claims.iter();
     let claims = claims.flat_map(|step| step.claims.iter().map(move |claim| (step.step, claim)));
-    for (step, (signed, leaves)) in claims {
-        let claim: Claim = signed.open()?;
-        let share = shares.entry(signed.signer).or_default();
+    let data = &bundle.data.sequences;
+    let mut batches = BatchPlan::new(&bundle.spec, data.len() as u64);
+    let mut tokens = |step, leaf: &Leaf| -> u64 {
+        let is_of_microbatch = matches!(leaf.phase, LeafPhase::Forward | LeafPhase::Backward);
+        let sequences = match is_of_microbatch {
+            true => batches.sequences(step, leaf.microbatch),
+            false => Vec::new(),
+        };
+        let of = |index: &u64| u64::from(data[*index as usize].tokens);
+        sequences.iter().map(of).sum()
+    };
+    for (step, signed) in claims {
+        let claim: Claim = signed.claim.open()?;
+        let share = shares.entry(signed.claim.signer).or_default();
         share.device = claim.device;
         share.steps += u32::from(!bundle.spec.is_evaluation(step));
-        share.leaves += leaves.len() as u64;
-        share.tokens += leaves.iter().map(|leaf| leaf.tokens).sum::<u64>();
+        share.leaves += signed.leaves.len() as u64;
+        share.tokens += signed
+            .leaves
+            .iter()
+            .map(|leaf| tokens(step, leaf))
+            .sum::<u64>();
     }
     Ok(shares)
 }

@@ -1,7 +1,8 @@
 //! What all claims of a step must agree on, and the record that they give together.
 
 use concord_proto::manifest::{StateEntry, state_roots};
-use concord_proto::{Claim, Digest, JobSpec, StepRecord, WorkerId, merkle};
+use concord_proto::session::Scalars;
+use concord_proto::{Claim, Digest, F32Bits, JobSpec, StepRecord, WorkerId, merkle};
 
 use super::{Claimed, StepRules};
 
@@ -15,33 +16,13 @@ pub struct Disagreement {
     /// The other.
     pub second: WorkerId,
     pub what: String,
-    /// Whether it is the state after the step, which re-running the two updates decides.
-    pub in_state: bool,
 }
 
-/// Checks that all claims name the same loss, norm and learning rate, and that all holders of a
-/// tensor name the same state of it.
+/// Checks that all holders of a tensor name the same state of it.
 ///
 /// # Errors
 /// [`Disagreement`], the first one found.
 pub fn check_agreement(spec: &JobSpec, claims: &[Claimed]) -> Result<(), Disagreement> {
-    let differ = |first: &Claimed, second: &Claimed, what: String, in_state| Disagreement {
-        first: first.worker,
-        second: second.worker,
-        what,
-        in_state,
-    };
-    let scalars = |claim: &Claim| (claim.loss, claim.grad_norm, claim.learning_rate);
-    let Some(first) = claims.first() else {
-        return Ok(());
-    };
-    let other = claims
-        .iter()
-        .find(|other| scalars(other.claim) != scalars(first.claim));
-    if let Some(other) = other {
-        let what = "loss, gradient norm or learning rate".to_string();
-        return Err(differ(first, other, what, false));
-    }
     let mut seen: Vec<Option<(&Claimed, StateEntry)>> = vec![None; spec.trainable.len()];
     for claimed in claims {
         for state in &claimed.claim.state {
@@ -51,8 +32,11 @@ pub fn check_agreement(spec: &JobSpec, claims: &[Claimed]) -> Result<(), Disagre
             match slot {
                 Some((earlier, entry)) if *entry != state.entry => {
                     let name = &spec.trainable[state.tensor as usize].name;
-                    let what = format!("the state of {name}");
-                    return Err(differ(earlier, claimed, what, true));
+                    return Err(Disagreement {
+                        first: earlier.worker,
+                        second: claimed.worker,
+                        what: format!("the state of {name}"),
+                    });
                 }
                 _ => *slot = Some((claimed, state.entry)),
             }
@@ -71,23 +55,25 @@ pub fn merged_state(spec: &JobSpec, claims: &[&Claim]) -> Option<Vec<StateEntry>
     entries.into_iter().collect()
 }
 
-/// The record of a step whose claims agree; `after` is their [`merged_state`].
+/// The record of a step with these scalars, after the record `previous`; `after` is the
+/// [`merged_state`] of its claims. `None` where the scalars lack losses, or norms of an update.
 pub fn step_record(
     rules: &StepRules,
     previous: Digest,
-    claim: &Claim,
+    scalars: &Scalars,
     after: &[StateEntry],
-) -> StepRecord {
+) -> Option<StepRecord> {
     let (state_root, optimizer_root) = state_roots(after);
-    StepRecord {
+    let no_norm = || rules.is_evaluation().then_some(F32Bits::from(0.0));
+    Some(StepRecord {
         job: rules.job,
         previous,
         step: rules.step,
         batch_root: merkle::root(rules.microbatches),
-        loss: claim.loss,
-        grad_norm: claim.grad_norm,
-        learning_rate: claim.learning_rate,
+        loss: scalars.mean_loss()?,
+        grad_norm: scalars.grad_norm().or_else(no_norm)?,
+        learning_rate: rules.spec.learning_rate(rules.step),
         state_root,
         optimizer_root,
-    }
+    })
 }

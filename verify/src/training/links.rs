@@ -3,15 +3,15 @@
 use concord_proto::ledger::Offence;
 use concord_proto::{ClaimInput, Leaf, LeafPhase, PortKind};
 
-use super::{Breach, Claimed, StepRules, leaf_position, leaf_words};
+use super::{Breach, ClaimedLeaves, StepRules, leaf_position, leaf_words};
 
-/// Compares every input that came from another worker with that worker's claim. Each claim must
-/// have passed [`super::check_claim`]: then the receiver has the sender's signature on what it
-/// used, and a sender whose claim says otherwise has signed two different things.
+/// Compares every input that came from another worker with that worker's claim. Each first half
+/// must have passed [`super::check_first_half`]: then the receiver has the sender's signature on
+/// what it used, and a sender whose claim says otherwise has signed two different things.
 ///
 /// # Errors
 /// [`Breach`] of the sender.
-pub fn check_links(rules: &StepRules, claims: &[Claimed]) -> Result<(), Breach> {
+pub fn check_links(rules: &StepRules, claims: &[ClaimedLeaves]) -> Result<(), Breach> {
     for receiver in claims {
         for leaf in receiver.leaves {
             for input in &leaf.inputs {
@@ -24,8 +24,8 @@ pub fn check_links(rules: &StepRules, claims: &[Claimed]) -> Result<(), Breach> 
 
 fn check_input(
     rules: &StepRules,
-    claims: &[Claimed],
-    receiver: &Claimed,
+    claims: &[ClaimedLeaves],
+    receiver: &ClaimedLeaves,
     leaf: &Leaf,
     input: &ClaimInput,
 ) -> Result<(), Breach> {

@@ -5,13 +5,15 @@
 //! could tell who is wrong, the outcome is a [`Disagreement`].
 //!
 //! Leaves of a claim, in order: one Forward for each microbatch of the replica's run, one Backward
-//! for each, one Reduce for each node of the run's [`concord_proto::tree::cover`], one Update.
-//! Where the step is an evaluation, there are the Forwards alone. The order of the ports of a leaf
-//! is free.
+//! for each, one Reduce for each node of the run's [`concord_proto::tree::cover`], one Norm, one
+//! Update. The update is the second half of the claim, all before it the first. Where the step is
+//! an evaluation, there are the Forwards alone. The order of the ports of a leaf is free.
 
 mod agreement;
 pub mod bundle;
 mod claim;
+mod halves;
+mod leaves;
 mod links;
 mod means;
 mod shape;
@@ -20,16 +22,17 @@ use std::ops::Range;
 
 use concord_proto::ledger::Offence;
 use concord_proto::manifest::{StateEntry, state_roots};
-use concord_proto::session::Scalars;
 use concord_proto::tree::{self, Node};
 use concord_proto::{
-    Claim, Digest, Domain, F32Bits, JobId, JobSpec, Layers, Leaf, Plan, TrainedTensor, WorkerId,
+    Claim, Digest, Domain, F32Bits, JobId, JobSpec, Layers, Leaf, Plan, TensorNorm, TrainedTensor,
+    WorkerId,
 };
 
 pub use agreement::{Disagreement, check_agreement, merged_state, step_record};
-pub use claim::check_claim;
+pub use claim::{check_claim, check_first_half};
+pub use halves::{SignedFirst, WorkerClaim, split_leaves};
 pub use links::check_links;
-pub use means::{check_computed, check_scalars};
+pub use means::{StepValues, check_own_values, check_scalars, not_a_number, values_of};
 pub use shape::{leaf_position, leaf_words, parts};
 
 /// A broken rule, and who broke it.
@@ -59,23 +62,32 @@ pub struct StepRules<'a> {
     pub before: &'a [StateEntry],
     /// Digests of the microbatches of the step, in order.
     pub microbatches: &'a [Digest],
-    /// The scalars of the step; `None` where they are not known.
-    pub scalars: Option<&'a Scalars>,
 }
 
-/// A claim with its leaves, and whose it is.
+/// The leaves of a claim or of its first half, and whose they are.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimedLeaves<'a> {
+    /// Whose.
+    pub worker: WorkerId,
+    pub leaves: &'a [Leaf],
+}
+
+/// A claim, opened, and whose it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Claimed<'a> {
     /// Whose.
     pub worker: WorkerId,
-    /// The claim, opened.
     pub claim: &'a Claim,
-    pub leaves: &'a [Leaf],
 }
 
 /// The digest in the Loss port of a Forward leaf: of the loss sum of one microbatch.
 pub fn loss_digest(sum: F32Bits) -> Digest {
     Digest::of_value(Domain::Scalar, &sum)
+}
+
+/// The digest in the Norms port of a Norm leaf: of the squared norms of a stage, by rising tensor.
+pub fn norms_digest(norms: &[TensorNorm]) -> Digest {
+    Digest::of_value(Domain::Norms, &norms.to_vec())
 }
 
 /// Indices of the trained tensors that a stage holds, rising.

@@ -18,6 +18,12 @@ pub(super) struct Need {
     pub(super) from: Option<WorkerId>,
 }
 
+/// The ports that a leaf must have.
+pub(super) struct LeafShape {
+    pub(super) needs: Vec<Need>,
+    pub(super) outputs: Vec<PortKind>,
+}
+
 impl Need {
     fn known(kind: PortKind, digest: Digest) -> Self {
         let digest = Some(digest);
@@ -57,7 +63,8 @@ pub fn parts(spec: &JobSpec, layers: Layers) -> Vec<GradientPart> {
 }
 
 /// The index of the leaf of a phase among the leaves of a claim of `step`, or `None` where there is
-/// no such leaf. `microbatch` is the first of the node for a sum, and 0 for the update.
+/// no such leaf. `microbatch` is the first of the node for a sum, and 0 for norms and the
+/// update.
 pub fn leaf_position(
     (spec, step): (&JobSpec, u32),
     plan: &Plan,
@@ -80,7 +87,8 @@ pub fn leaf_position(
             .iter()
             .position(|node| node.start == microbatch)
             .map(|index| 2 * count + index),
-        LeafPhase::Update => (microbatch == 0).then_some(2 * count + nodes.len()),
+        LeafPhase::Norm => (microbatch == 0).then_some(2 * count + nodes.len()),
+        LeafPhase::Update => (microbatch == 0).then_some(2 * count + nodes.len() + 1),
     }
 }
 
@@ -95,6 +103,7 @@ pub fn leaf_words(leaf: &Leaf) -> String {
             format!("backward of microbatch {microbatch}, layers {layers}")
         }
         LeafPhase::Reduce => format!("sum from microbatch {microbatch}, layers {layers}"),
+        LeafPhase::Norm => format!("gradient norms of layers {layers}"),
         LeafPhase::Update => format!("update of layers {layers}"),
     }
 }
@@ -124,17 +133,20 @@ impl StepRules<'_> {
         needs
     }
 
-    pub(super) fn forward(&self, slot: Slot, microbatch: u32) -> (Vec<Need>, Vec<PortKind>) {
+    pub(super) fn forward(&self, slot: Slot, microbatch: u32) -> LeafShape {
         let layers = self.plan.stages[slot.stage];
         let output = if layers.end == self.spec.layers {
             PortKind::Loss
         } else {
             PortKind::Activation(layers.end)
         };
-        (self.common_inputs(slot, microbatch), vec![output])
+        LeafShape {
+            needs: self.common_inputs(slot, microbatch),
+            outputs: vec![output],
+        }
     }
 
-    pub(super) fn backward(&self, slot: Slot, microbatch: u32) -> (Vec<Need>, Vec<PortKind>) {
+    pub(super) fn backward(&self, slot: Slot, microbatch: u32) -> LeafShape {
         let layers = self.plan.stages[slot.stage];
         let mut needs = self.common_inputs(slot, microbatch);
         if slot.stage + 1 < self.plan.stages.len() {
@@ -149,10 +161,10 @@ impl StepRules<'_> {
         if slot.stage > 0 {
             outputs.push(PortKind::Gradient(layers.start));
         }
-        (needs, outputs)
+        LeafShape { needs, outputs }
     }
 
-    pub(super) fn reduce(&self, slot: Slot, node: Node) -> (Vec<Need>, Vec<PortKind>) {
+    pub(super) fn reduce(&self, slot: Slot, node: Node) -> LeafShape {
         let parts = parts(self.spec, self.plan.stages[slot.stage]);
         let input = |microbatch, part| {
             let node = Node::leaf(microbatch);
@@ -166,21 +178,35 @@ impl StepRules<'_> {
             .iter()
             .map(|&part| PortKind::Partial { node, part })
             .collect();
-        (needs, outputs)
+        LeafShape { needs, outputs }
     }
 
-    pub(super) fn update(&self, slot: Slot) -> (Vec<Need>, Vec<PortKind>) {
+    pub(super) fn norm(&self, slot: Slot) -> LeafShape {
+        LeafShape {
+            needs: self.step_sums(slot),
+            outputs: vec![PortKind::Norms],
+        }
+    }
+
+    pub(super) fn update(&self, slot: Slot, scalars: &Scalars) -> LeafShape {
         let layers = self.plan.stages[slot.stage];
         let (values, moments) = self.stage_roots(layers);
         let mut needs = vec![
             Need::known(PortKind::State, values),
             Need::known(PortKind::Moments, moments),
-            Need {
-                kind: PortKind::Scalars,
-                digest: self.scalars.map(Scalars::digest),
-                from: None,
-            },
+            Need::known(PortKind::Scalars, scalars.digest()),
         ];
+        needs.extend(self.step_sums(slot));
+        LeafShape {
+            needs,
+            outputs: vec![PortKind::State, PortKind::Moments],
+        }
+    }
+
+    /// The partial sums that make the gradients of a stage over the whole step.
+    fn step_sums(&self, slot: Slot) -> Vec<Need> {
+        let layers = self.plan.stages[slot.stage];
+        let mut needs = Vec::new();
         let held = parts(self.spec, layers);
         let tied = held.iter().any(|&part| part != GradientPart::Own);
         let own = held
@@ -205,6 +231,6 @@ impl StepRules<'_> {
                 }));
             }
         }
-        (needs, vec![PortKind::State, PortKind::Moments])
+        needs
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct PoolMember {
     pub(super) passed: u64,
     /// Failures since it last had part in a committed step.
     pub(super) failures: u32,
+    /// Sessions that ended because of bytes that were no message of its key, since then.
+    pub(super) garbled: u32,
     pub(super) unfit_until: Time,
     /// Why a plan was last given up because of it.
     pub(super) trouble: String,
@@ -80,6 +82,14 @@ impl PoolMember {
     }
 }
 
+/// How long a worker is left alone after a failure, with so many in a row before it.
+fn pause_after(failures: u32) -> u64 {
+    match failures {
+        0 => 0,
+        before => (FAILURE_PAUSE_US << (before - 1).min(8)).min(FAILURE_PAUSE_MAX_US),
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Members {
     members: BTreeMap<WorkerId, PoolMember>,
@@ -105,6 +115,7 @@ impl Members {
             draining: false,
             passed: persisted.passed,
             failures: 0,
+            garbled: 0,
             unfit_until: Time::default(),
             trouble: String::new(),
             unreached: None,
@@ -136,6 +147,12 @@ impl Members {
         let known = self.members.get(&id);
         let (passed, answered) = known.map_or((0, 0), |member| (member.passed, member.answered));
         let earlier = known.and_then(|member| member.session);
+        // A new session does not end the pause after bytes that were no message.
+        let garbled = known.map_or(0, |member| member.garbled);
+        let unfit_until = known
+            .filter(|_| garbled > 0)
+            .map(|member| member.unfit_until);
+        let unfit_until = unfit_until.unwrap_or_default();
         self.members.insert(
             id,
             PoolMember {
@@ -149,7 +166,8 @@ impl Members {
                 draining: false,
                 passed,
                 failures: 0,
-                unfit_until: Time::default(),
+                garbled,
+                unfit_until,
                 trouble: String::new(),
                 unreached: None,
                 came: now,
@@ -258,13 +276,23 @@ impl Members {
         let Some(member) = self.members.get_mut(id) else {
             return 0;
         };
-        let pause = match member.failures {
-            0 => 0,
-            before => FAILURE_PAUSE_US << (before - 1).min(8),
-        };
+        member.unfit_until = now.plus(pause_after(member.failures));
         member.failures += 1;
-        member.unfit_until = now.plus(pause.min(FAILURE_PAUSE_MAX_US));
         member.failures
+    }
+
+    /// Bytes came on a session that are no message of its member: from the second time in a row on,
+    /// it gets no work for a while. Says whether the session is live.
+    pub(super) fn note_garbled(&mut self, now: Time, session: SessionId) -> bool {
+        let Some(id) = self.of_session(session) else {
+            return false;
+        };
+        if let Some(member) = self.members.get_mut(&id) {
+            let pause = now.plus(pause_after(member.garbled));
+            member.unfit_until = member.unfit_until.max(pause);
+            member.garbled += 1;
+        }
+        true
     }
 
     /// Leaves a worker alone for a while.

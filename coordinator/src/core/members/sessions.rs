@@ -133,6 +133,21 @@ impl Core {
         self.admit_rival(now, out, &worker);
     }
 
+    /// Bytes came that are no message, or not of the session's key. Whoever is between the two can
+    /// have put them there: the session ends, and nobody is accused.
+    pub(in crate::core) fn on_broken(
+        &mut self,
+        now: Time,
+        out: &mut Outbox,
+        session: SessionId,
+        reason: &str,
+    ) {
+        if self.members.note_garbled(now, session) {
+            out.tell(CoreEffect::Close { session });
+            self.on_closed(now, out, session, reason);
+        }
+    }
+
     pub(in crate::core) fn on_tick(&mut self, now: Time, out: &mut Outbox) {
         let lost_after = self.config.lost_after_us;
         // If the coordinator itself was held up, heartbeats wait unread: nobody counts as lost.

@@ -6,10 +6,13 @@ use concord_proto::draw::nonce_commitment;
 use concord_proto::manifest::StateEntry;
 use concord_proto::session::Scalars;
 use concord_proto::{
-    Claim, Digest, JobId, JobSpec, Leaf, MicrobatchLoss, Signed, StepRecord, TensorNorm, WorkerId,
+    Claim, Digest, JobId, JobSpec, Leaf, LeafPhase, Signed, StepRecord, WorkerId, first_half_digest,
 };
 use concord_verify::training::bundle::StepClaims;
-use concord_verify::training::{self as rules, Breach, Claimed, Disagreement, StepRules};
+use concord_verify::training::{
+    self as rules, Breach, Claimed, ClaimedLeaves, Disagreement, SignedFirst, StepRules,
+    StepValues, WorkerClaim,
+};
 
 use super::Time;
 use super::active_plan::ActivePlan;
@@ -35,8 +38,10 @@ pub(super) struct Attempt {
 
 /// What a worker reports after the first phase.
 pub(super) struct Computed {
-    pub(super) losses: Vec<MicrobatchLoss>,
-    pub(super) norms: Vec<TensorNorm>,
+    /// The first half of its claim.
+    pub(super) first_half: Signed,
+    pub(super) leaves: Vec<Leaf>,
+    pub(super) values: StepValues,
 }
 
 /// What a worker reports after the second phase.
@@ -61,11 +66,8 @@ pub(super) enum FirstPhase {
     /// Others have yet to report, or this report was not asked for.
     Waits,
     Breach(Breach),
-    /// Two workers differ in what they should have alike.
-    Differ {
-        between: [WorkerId; 2],
-        what: String,
-    },
+    /// All have reported, and a re-run is to show who is right.
+    Dispute(DisputeSubject),
     /// All have reported: the second phase begins.
     Complete(Scalars),
 }
@@ -156,7 +158,6 @@ impl Attempt {
             step: self.step,
             before: basis.before,
             microbatches: &self.microbatches,
-            scalars: self.scalars.as_ref(),
         }
     }
 
@@ -168,52 +169,87 @@ impl Attempt {
         worker: WorkerId,
         computed: Computed,
     ) -> FirstPhase {
-        let Some(slot) = basis.active.plan().slot(&worker) else {
+        let is_seat = basis.active.has(&worker);
+        if !is_seat || self.computed.contains_key(&worker) {
             return FirstPhase::Waits;
-        };
-        let (rules, Computed { losses, norms }) = (self.rules(basis), &computed);
-        if let Err(breach) = rules::check_computed(&rules, worker, slot, losses, norms) {
+        }
+        let rules = self.rules(basis);
+        let Computed {
+            first_half,
+            leaves,
+            values,
+        } = &computed;
+        if let Err(breach) = rules::check_first_half(&rules, worker, first_half, leaves, values) {
             return FirstPhase::Breach(breach);
         }
-        self.computed.entry(worker).or_insert(computed);
-        self.complete_first_phase(now, &basis.active.workers())
+        self.computed.insert(worker, computed);
+        self.complete_first_phase(now, basis)
     }
 
-    /// Once all gradients are there, puts losses and norms together.
-    fn complete_first_phase(&mut self, now: Time, workers: &[WorkerId]) -> FirstPhase {
+    /// Once all first halves are there, puts losses and norms together.
+    fn complete_first_phase(&mut self, now: Time, basis: &Basis) -> FirstPhase {
+        let workers = basis.active.workers();
         let all_in = workers.iter().all(|id| self.computed.contains_key(id));
         if !all_in || self.scalars.is_some() {
             return FirstPhase::Waits;
         }
-        let mut losses: Vec<MicrobatchLoss> = Vec::new();
-        let mut norms: BTreeMap<u32, (TensorNorm, WorkerId)> = BTreeMap::new();
-        let mut differing = None;
-        for worker in workers {
-            let computed = &self.computed[worker];
-            losses.extend(&computed.losses);
-            for norm in &computed.norms {
-                let (first, by) = *norms.entry(norm.tensor).or_insert((*norm, *worker));
-                if first != *norm {
-                    differing.get_or_insert((by, *worker, norm.tensor));
-                }
-            }
-        }
-        if let Some((first, second, tensor)) = differing {
-            return FirstPhase::Differ {
-                between: [first, second],
-                what: format!("the gradient norm of trained tensor {tensor}"),
-            };
-        }
-        losses.sort_by_key(|loss| loss.microbatch);
-        let scalars = Scalars {
-            step: self.step,
-            losses,
-            norms: norms.into_values().map(|(norm, _)| norm).collect(),
-            targets: self.targets,
+        let of = |worker: &WorkerId| ClaimedLeaves {
+            worker: *worker,
+            leaves: &self.computed[worker].leaves,
         };
+        let claimed: Vec<ClaimedLeaves> = workers.iter().map(of).collect();
+        if let Err(breach) = rules::check_links(&self.rules(basis), &claimed) {
+            return FirstPhase::Breach(breach);
+        }
+        let scalars = match self.joined_values(basis.spec, &workers) {
+            Ok(scalars) => scalars,
+            Err(subject) => return FirstPhase::Dispute(subject),
+        };
+        if let Some(what) = rules::not_a_number(basis.spec, &scalars) {
+            return FirstPhase::Dispute(DisputeSubject::NotFinite { what });
+        }
         self.since = now;
         self.scalars = Some(scalars.clone());
         FirstPhase::Complete(scalars)
+    }
+
+    /// The losses and norms of all workers, unless two of them differ: what came in is the same, so
+    /// one of the two is wrong.
+    fn joined_values(
+        &self,
+        spec: &JobSpec,
+        workers: &[WorkerId],
+    ) -> Result<Scalars, DisputeSubject> {
+        let mut scalars = Scalars {
+            step: self.step,
+            first_halves: Vec::new(),
+            losses: Vec::new(),
+            norms: Vec::new(),
+            targets: self.targets,
+        };
+        let mut norms = BTreeMap::new();
+        for worker in workers {
+            let computed = &self.computed[worker];
+            let values = &computed.values;
+            scalars
+                .first_halves
+                .push(first_half_digest(&computed.first_half));
+            scalars.losses.extend(&values.losses);
+            for norm in &values.norms {
+                let (first, by) = *norms.entry(norm.tensor).or_insert((*norm, *worker));
+                if first != *norm {
+                    let name = &spec.trainable[norm.tensor as usize].name;
+                    return Err(DisputeSubject::Differ {
+                        between: [by, *worker],
+                        phase: LeafPhase::Norm,
+                        what: format!("the gradient norm of {name}"),
+                    });
+                }
+            }
+        }
+        scalars.losses.sort_by_key(|loss| loss.microbatch);
+        scalars.norms = norms.into_values().map(|(norm, _)| norm).collect();
+        Ok(scalars)
     }
 
     /// A worker is through with the second phase.
@@ -227,12 +263,16 @@ impl Attempt {
         // A claim of a worker that is not asked for one now is of an earlier step: late, not
         // dishonest. A worker that is asked has reported the first phase of this very step, and all
         // that it sent before has arrived: a claim of another step is then a replay.
-        let is_asked = self.scalars.is_some() && self.computed.contains_key(&worker);
-        if !is_asked || self.claims.contains_key(&worker) {
+        let asked = self.scalars.as_ref().zip(self.computed.get(&worker));
+        let Some((scalars, computed)) = asked.filter(|_| !self.claims.contains_key(&worker)) else {
             return SecondPhase::Waits;
-        }
+        };
+        let first = SignedFirst {
+            digest: first_half_digest(&computed.first_half),
+            leaves: &computed.leaves,
+        };
         let rules = self.rules(basis);
-        let checked = rules::check_claim(&rules, worker, &signed, &leaves);
+        let checked = rules::check_claim(&rules, worker, first, scalars, &signed, &leaves);
         let claim = match checked {
             Ok(claim) => claim,
             Err(breach) => return SecondPhase::Breach(breach),
@@ -253,17 +293,12 @@ impl Attempt {
             Some(Claimed {
                 worker,
                 claim: &given.claim,
-                leaves: &given.leaves,
             })
         });
         let Some(claimed) = claimed.collect::<Option<Vec<Claimed>>>() else {
             return SecondPhase::Waits;
         };
-        let rules = self.rules(basis);
-        if let Err(breach) = rules::check_links(&rules, &claimed) {
-            return SecondPhase::Breach(breach);
-        }
-        match rules::check_agreement(rules.spec, &claimed) {
+        match rules::check_agreement(basis.spec, &claimed) {
             Ok(()) => SecondPhase::Agree,
             Err(disagreement) => SecondPhase::Differ(disagreement),
         }
@@ -278,8 +313,7 @@ impl Attempt {
     /// The record that the claims give after the record `head`.
     pub(super) fn record(&self, basis: &Basis, head: Digest) -> Option<StepRecord> {
         let after = self.state_after(basis.spec)?;
-        let claim = &self.claims.values().next()?.claim;
-        Some(rules::step_record(&self.rules(basis), head, claim, &after))
+        rules::step_record(&self.rules(basis), head, self.scalars.as_ref()?, &after)
     }
 
     /// Takes the step apart; none where its claims were never asked for.
@@ -290,8 +324,12 @@ impl Attempt {
             claims: Vec::new(),
         };
         for worker in workers {
-            let given = self.claims.remove(worker);
-            let claim = given.map(|given| (given.signed, given.leaves));
+            let halves = self.computed.remove(worker).zip(self.claims.remove(worker));
+            let claim = halves.map(|(first, second)| WorkerClaim {
+                first_half: first.first_half,
+                claim: second.signed,
+                leaves: [first.leaves, second.leaves].concat(),
+            });
             claims.claims.extend(claim);
         }
         Some(FinishedStep {
@@ -303,21 +341,25 @@ impl Attempt {
 
     /// The leaves that a dispute is decided by.
     pub(super) fn disputed_leaves(&self, subject: &DisputeSubject) -> Vec<(WorkerId, Leaf)> {
-        let claims = self.claims.iter();
-        let leaves = claims.flat_map(|(worker, given)| {
-            let chosen = given.leaves.iter();
-            let chosen = chosen.filter(move |leaf| subject.concerns(worker, leaf));
-            chosen.map(move |leaf| (*worker, leaf.clone()))
-        });
-        leaves.collect()
+        let first = self.computed.iter().map(|(id, given)| (id, &given.leaves));
+        let second = self.claims.iter().map(|(id, given)| (id, &given.leaves));
+        let all = first.chain(second);
+        let leaves = all.flat_map(|(id, leaves)| leaves.iter().map(move |leaf| (*id, leaf)));
+        let chosen = leaves.filter(|(id, leaf)| subject.concerns(id, leaf));
+        chosen.map(|(id, leaf)| (id, leaf.clone())).collect()
     }
 
     pub(super) fn open_dispute(&mut self, dispute: Dispute) {
         self.dispute = Some(dispute);
     }
 
-    pub(super) fn dispute_mut(&mut self) -> Option<&mut Dispute> {
-        self.dispute.as_mut()
+    /// A leaf was re-run and is right. Gives what the dispute is about, once all are through.
+    pub(super) fn note_right(&mut self, number: u64) -> Option<DisputeSubject> {
+        let dispute = self.dispute.as_mut()?;
+        match dispute.note_right(number) {
+            true => self.dispute.take().map(Dispute::into_subject),
+            false => None,
+        }
     }
 
     pub(super) fn take_dispute(&mut self) -> Option<Dispute> {

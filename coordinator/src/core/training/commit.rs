@@ -40,7 +40,11 @@ impl TrainingJob {
         };
         let claims = finished.claims;
         let rates = self.audit_rates(context, &workers);
-        let digests: Vec<Digest> = claims.claims.iter().map(|c| claim_digest(&c.0)).collect();
+        let digests: Vec<Digest> = claims
+            .claims
+            .iter()
+            .map(|c| claim_digest(&c.claim))
+            .collect();
         let committed = LedgerEvent::Committed {
             step: claims.step,
             epoch: plan.epoch,

@@ -40,7 +40,7 @@ impl Committed {
         let mut states: BTreeMap<u32, Vec<StateEntry>> = BTreeMap::new();
         for step in claims {
             let opened = step.claims.iter();
-            let opened: Vec<_> = opened.filter_map(|(claim, _)| claim.open().ok()).collect();
+            let opened: Vec<_> = opened.filter_map(|claim| claim.claim.open().ok()).collect();
             let opened: Vec<_> = opened.iter().collect();
             let merged = rules::merged_state(spec, &opened);
             states.extend(merged.map(|entries| (step.step + 1, entries)));

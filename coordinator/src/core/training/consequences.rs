@@ -3,7 +3,7 @@
 
 use concord_proto::WorkerId;
 use concord_proto::client::{JobEvent, JobState};
-use concord_proto::ledger::{LedgerEvent, Offence};
+use concord_proto::ledger::LedgerEvent;
 use concord_proto::manifest::StateEntry;
 use concord_proto::session::{Role, ToWorker};
 
@@ -102,17 +102,6 @@ impl TrainingJob {
         if !are_others {
             self.fail(context, format!("{reason}, and no other worker is there"));
         }
-    }
-
-    /// A member has sent an envelope that is forged or malformed.
-    pub(in crate::core) fn convict_broken(
-        &mut self,
-        context: &mut EventContext,
-        culprit: WorkerId,
-        offence: Offence,
-        evidence: String,
-    ) {
-        self.convict(context, Conviction::new(culprit, offence, evidence));
     }
 
     /// Convicts a party. If a leaf was found wrong, all steps are void from the first one that the

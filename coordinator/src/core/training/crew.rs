@@ -22,10 +22,12 @@ struct HeldState {
 }
 
 /// A worker has said that nobody can do the job.
-struct GaveUp {
-    why: String,
+pub(super) struct GaveUp {
+    /// The step that it could not do.
+    pub(super) step: u32,
+    pub(super) why: String,
     /// The others of its plan: what they send may be what cannot be computed on.
-    beside: BTreeSet<WorkerId>,
+    pub(super) beside: BTreeSet<WorkerId>,
 }
 
 pub(super) struct Crew {
@@ -87,32 +89,29 @@ impl Crew {
         members.any(|m| m.role == Role::Worker && !self.set_aside.contains(&m.id))
     }
 
-    /// A worker says that nobody can do the job, in which it had a part beside these. Says whether
-    /// others may still do it: one worker's word is not enough to end a job, and the words of
-    /// several are not where one and the same other worker had a part each time. Then those go on
+    /// A worker says that nobody can do the job. Says whether others may still do it: one worker's
+    /// word is not enough to end a job, nor are the words of several about different steps, or of
+    /// several beside each of whom one and the same other worker had a part. Then those go on
     /// without it: it may have sent numbers that nobody can compute on, which no claim is about.
     pub(super) fn give_up(
         &mut self,
         context: &EventContext,
         worker: WorkerId,
-        why: String,
-        beside: BTreeSet<WorkerId>,
+        gave_up: GaveUp,
     ) -> bool {
         self.set_aside.insert(worker);
-        self.gave_up.insert(
-            worker,
-            GaveUp {
-                why: why.clone(),
-                beside,
-            },
-        );
-        if self.gave_up.len() > 1 {
-            let suspects = self.suspects();
+        let (step, why) = (gave_up.step, gave_up.why.clone());
+        self.gave_up.insert(worker, gave_up);
+        let at_step = self.gave_up.iter().filter(|(_, one)| one.step == step);
+        let unlucky: Vec<WorkerId> = at_step.map(|(id, _)| *id).collect();
+        if unlucky.len() > 1 {
+            let suspects = self.suspects(step);
             if suspects.is_empty() {
                 return false;
             }
-            for unlucky in std::mem::take(&mut self.gave_up).into_keys() {
-                self.set_aside.remove(&unlucky);
+            for id in unlucky {
+                self.gave_up.remove(&id);
+                self.set_aside.remove(&id);
             }
             self.set_aside.extend(suspects);
             self.doubted = Some(why);
@@ -124,9 +123,10 @@ impl Crew {
         context.members.connected().any(may_help)
     }
 
-    /// Workers beside which all have given up that have.
-    fn suspects(&self) -> BTreeSet<WorkerId> {
-        let mut all = self.gave_up.values().map(|one| one.beside.clone());
+    /// Workers beside which all have given up that have at this step.
+    fn suspects(&self, step: u32) -> BTreeSet<WorkerId> {
+        let at_step = self.gave_up.values().filter(|one| one.step == step);
+        let mut all = at_step.map(|one| one.beside.clone());
         let common = all.next().unwrap_or_default();
         let common = all.fold(common, |common, beside| &common & &beside);
         let is_other = |id: &WorkerId| !self.gave_up.contains_key(id);
@@ -161,7 +161,7 @@ impl Crew {
             self.note_held(worker, steps, plan.stages[slot.stage]);
             self.stalls.remove(&worker);
             if let Some(member) = context.members.get_mut(&worker) {
-                member.failures = 0;
+                (member.failures, member.garbled) = (0, 0);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A step that cannot be final before a re-run has decided between two statements.
+//! A step that cannot go on before a re-run has decided between two statements.
 
 use std::collections::BTreeSet;
 
@@ -12,35 +12,31 @@ pub(super) struct Dispute {
 }
 
 /// What a step is disputed about.
-pub(super) struct DisputeSubject {
-    /// Two workers of which one must be wrong; none where the step came out differently before.
-    pub(super) between: Option<[WorkerId; 2]>,
-    /// In what the statements differ.
-    pub(super) what: String,
+pub(super) enum DisputeSubject {
+    /// Two workers give different results of the same inputs, of which one must be wrong: the
+    /// leaves of this phase are re-run of both.
+    Differ {
+        between: [WorkerId; 2],
+        phase: LeafPhase,
+        /// In what they differ.
+        what: String,
+    },
+    /// A value that was reported is no finite number: all that led to it is re-run. Where it is so,
+    /// the training diverges; what one worker sends can make it so for another.
+    NotFinite {
+        /// Which, and what it is.
+        what: String,
+    },
+    /// The step was final before with another record: all of it is re-run.
+    Record,
 }
 
 impl DisputeSubject {
-    /// Two workers claim different states from the same inputs: both updates are re-run.
-    pub(super) fn states(between: [WorkerId; 2], what: String) -> Self {
-        Self {
-            between: Some(between),
-            what,
-        }
-    }
-
-    /// The step was final before with another record: all of it is re-run.
-    pub(super) fn record() -> Self {
-        Self {
-            between: None,
-            what: "the record that the step had when it was done before".to_string(),
-        }
-    }
-
     /// Whether a leaf of a worker has to be re-run.
     pub(super) fn concerns(&self, worker: &WorkerId, leaf: &Leaf) -> bool {
-        match self.between {
-            Some(between) => between.contains(worker) && leaf.phase == LeafPhase::Update,
-            None => true,
+        match self {
+            Self::Differ { between, phase, .. } => between.contains(worker) && leaf.phase == *phase,
+            Self::NotFinite { .. } | Self::Record => true,
         }
     }
 }
@@ -50,18 +46,17 @@ impl Dispute {
         Self { open, subject }
     }
 
-    /// A leaf was re-run and is right. Gives what the dispute is about, once all are through.
-    pub(super) fn note_right(&mut self, number: u64) -> Option<&DisputeSubject> {
-        self.open.remove(&number);
-        self.open.is_empty().then_some(&self.subject)
+    /// A leaf was re-run and is right. Says whether all are through.
+    pub(super) fn note_right(&mut self, number: u64) -> bool {
+        self.open.remove(&number) && self.open.is_empty()
     }
 
     pub(super) fn into_subject(self) -> DisputeSubject {
         self.subject
     }
 
-    /// The audits that are not through.
-    pub(super) fn into_open(self) -> BTreeSet<u64> {
-        self.open
+    /// What it is about, and the audits that are not through.
+    pub(super) fn into_parts(self) -> (DisputeSubject, BTreeSet<u64>) {
+        (self.subject, self.open)
     }
 }

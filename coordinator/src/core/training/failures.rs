@@ -5,6 +5,7 @@ use concord_proto::WorkerId;
 use concord_proto::session::ToWorker;
 
 use super::active_plan::ActivePlan;
+use super::crew::GaveUp;
 use super::learned_memory::{SHORTAGES_MAX, Shortage};
 use super::{EventContext, TrainingJob};
 
@@ -27,7 +28,9 @@ impl TrainingJob {
         reason: String,
         permanent: bool,
     ) {
-        if epoch != self.planning.epoch() || self.is_over() {
+        // Others have no part in it, and nothing to say about it.
+        let is_asked = self.is_planned(&worker) || self.is_flushed_by(&worker);
+        if epoch != self.planning.epoch() || !is_asked || self.is_over() {
             return;
         }
         if permanent {
@@ -40,8 +43,8 @@ impl TrainingJob {
     }
 
     /// A worker says that nobody can do the job. One worker's word does not end it: the others try
-    /// without it. If one of them says the same, the job has failed, unless both did their part
-    /// beside the same other worker.
+    /// without it. If one of them says the same of the same step, the job has failed, unless both
+    /// did their part beside the same other worker.
     fn on_hopeless(&mut self, context: &mut EventContext, worker: WorkerId, reason: String) {
         // Only a worker that has a part in the plan can know.
         let active = self.planning.active();
@@ -50,7 +53,12 @@ impl TrainingJob {
         };
         let beside = active.workers().into_iter().filter(|id| *id != worker);
         let beside = beside.collect();
-        if !self.crew.give_up(context, worker, reason.clone(), beside) {
+        let gave_up = GaveUp {
+            step: self.committed.steps(),
+            why: reason.clone(),
+            beside,
+        };
+        if !self.crew.give_up(context, worker, gave_up) {
             return self.fail(context, reason);
         }
         self.drop_flush_of(&worker);
@@ -140,7 +148,8 @@ impl TrainingJob {
             None => (active.since(), active.unready().next(), false),
             Some(attempt) => {
                 let silent = attempt.silent(&workers);
-                (attempt.since(), silent, attempt.is_first_phase())
+                let may_wait_for_all = attempt.is_first_phase() && !attempt.is_disputed();
+                (attempt.since(), silent, may_wait_for_all)
             }
         };
         if context.now.since(since) <= limit {

@@ -2,6 +2,7 @@
 
 use concord_proto::session::ToCoordinator;
 use concord_proto::{JobId, WorkerId};
+use concord_verify::training::StepValues;
 
 use super::attempt::Computed;
 use super::audits::PlannedStep;
@@ -49,12 +50,19 @@ impl TrainingJob {
             ToCoordinator::Computed {
                 epoch,
                 step,
+                first_half,
+                leaves,
                 losses,
                 norms,
                 ..
             } => {
-                let at = PlannedStep { step, epoch };
-                self.on_computed(context, worker, at, Computed { losses, norms });
+                let (at, values) = (PlannedStep { step, epoch }, StepValues { losses, norms });
+                let computed = Computed {
+                    first_half,
+                    leaves,
+                    values,
+                };
+                self.on_computed(context, worker, at, computed);
             }
             ToCoordinator::Updated { claim, leaves } => {
                 self.on_updated(context, worker, claim, leaves);
@@ -63,8 +71,8 @@ impl TrainingJob {
                 self.on_flushed(context, worker, step, &state);
             }
             ToCoordinator::Verdict { order, verdict } => {
-                let (journal, job) = (&mut self.journal, &self.order);
-                let audits = &mut self.audits;
+                let (audits, journal) = (&mut self.audits, &mut self.journal);
+                let job = &self.order;
                 let decisions = audits.answer(context, journal, job, worker, order, verdict);
                 self.carry_out(context, decisions);
             }

@@ -193,9 +193,14 @@ impl TrainingJob {
         active.is_some_and(|active| active.has(worker))
     }
 
+    /// Whether a worker is asked to store its part of the state.
+    fn is_flushed_by(&self, worker: &WorkerId) -> bool {
+        self.flush.as_ref().is_some_and(|flush| flush.needs(worker))
+    }
+
     /// Whether a worker still has a part in the plan, the state, or the proof.
     pub(super) fn needs(&self, worker: &WorkerId) -> bool {
-        let in_flush = self.flush.as_ref().is_some_and(|flush| flush.needs(worker));
+        let in_flush = self.is_flushed_by(worker);
         let holds = self.crew.holds(worker, self.committed.steps());
         let is_audited = self.audits.concern(worker);
         self.is_planned(worker) || in_flush || is_audited || (holds && !self.committed.is_stored())

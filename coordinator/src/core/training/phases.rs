@@ -3,7 +3,7 @@
 use concord_proto::client::JobState;
 use concord_proto::ledger::LedgerEvent;
 use concord_proto::session::ToWorker;
-use concord_proto::{Leaf, Signed, WorkerId};
+use concord_proto::{Leaf, LeafPhase, Signed, WorkerId};
 
 use super::attempt::{Attempt, Basis, Computed, FirstPhase, SecondPhase};
 use super::audits::PlannedStep;
@@ -74,7 +74,7 @@ impl TrainingJob {
         match attempt.take_computed(context.now, &basis, worker, computed) {
             FirstPhase::Waits => {}
             FirstPhase::Breach(breach) => self.convict(context, Conviction::of_breach(breach)),
-            FirstPhase::Differ { between, what } => self.set_one_aside(context, between, &what),
+            FirstPhase::Dispute(subject) => self.open_dispute(context, subject),
             FirstPhase::Complete(scalars) => {
                 let (job, workers) = (basis.job, basis.active.workers());
                 for worker in &workers {
@@ -105,17 +105,16 @@ impl TrainingJob {
             SecondPhase::Waits => {}
             SecondPhase::Breach(breach) => self.convict(context, Conviction::of_breach(breach)),
             SecondPhase::Differ(differing) => {
-                let between = [differing.first, differing.second];
-                if differing.in_state {
-                    let subject = DisputeSubject::states(between, differing.what);
-                    self.open_dispute(context, subject);
-                } else {
-                    self.set_one_aside(context, between, &differing.what);
-                }
+                let subject = DisputeSubject::Differ {
+                    between: [differing.first, differing.second],
+                    phase: LeafPhase::Update,
+                    what: differing.what,
+                };
+                self.open_dispute(context, subject);
             }
             SecondPhase::Agree => match self.next_record() {
                 Some(record) if self.committed.contradicts(&record) => {
-                    self.open_dispute(context, DisputeSubject::record());
+                    self.open_dispute(context, DisputeSubject::Record);
                 }
                 Some(record) => self.commit(context, record),
                 None => {
@@ -142,42 +141,64 @@ impl TrainingJob {
 
     /// A leaf of the disputed step was re-run and is right.
     pub(super) fn dispute_agrees(&mut self, context: &mut EventContext, number: u64) {
-        let dispute = self.attempt.as_mut().and_then(Attempt::dispute_mut);
-        let Some(subject) = dispute.and_then(|dispute| dispute.note_right(number)) else {
+        let attempt = self.attempt.as_mut();
+        let Some(subject) = attempt.and_then(|attempt| attempt.note_right(number)) else {
             return;
         };
-        match subject.between {
+        match subject {
             // Both were found right, which is impossible: those that re-ran them are no help.
-            Some(between) => {
-                let what = subject.what.clone();
+            DisputeSubject::Differ { between, what, .. } => {
                 self.set_one_aside(context, between, &what);
             }
-            None => self.commit_disputed(context),
+            DisputeSubject::NotFinite { what } => self.fail_diverged(context, &what, ""),
+            DisputeSubject::Record => self.commit_disputed(context),
         }
     }
 
     /// A leaf of the disputed step cannot be audited.
     pub(super) fn dispute_undecided(&mut self, context: &mut EventContext) {
-        let Some(dispute) = self.attempt.as_mut().and_then(Attempt::take_dispute) else {
+        let dispute = self.attempt.as_mut().and_then(Attempt::take_dispute);
+        let Some((subject, open)) = dispute.map(Dispute::into_parts) else {
             return;
         };
-        let DisputeSubject { between, what } = dispute.into_subject();
-        match between {
-            Some(between) => self.set_one_aside(context, between, &what),
-            None => {
+        // What is left of it would hold the next attempt up.
+        for number in open {
+            self.audits.close(context, number);
+        }
+        match subject {
+            DisputeSubject::Differ { between, what, .. } => {
+                self.set_one_aside(context, between, &what);
+            }
+            DisputeSubject::NotFinite { what } => {
+                let why = ". Nobody is there to re-run all that led to it: add a checker";
+                self.fail_diverged(context, &what, why);
+            }
+            DisputeSubject::Record => {
                 let step = self.spec().words(self.committed.steps());
                 let why = format!(
-                    "{step} differs in {what}, and nobody is there to re-run it: add a checker"
+                    "{step} differs in the record that it had when it was done before, and nobody \
+                     is there to re-run it: add a checker"
                 );
                 self.fail(context, why);
             }
         }
     }
 
+    /// A value of the step is no finite number, whoever computes it.
+    fn fail_diverged(&mut self, context: &mut EventContext, what: &str, more: &str) {
+        let step = self.spec().words(self.committed.steps());
+        let why = format!(
+            "{step}: {what}, not a finite number. The training diverges: lower learning_rate, or \
+             look at the data of this step{more}"
+        );
+        self.fail(context, why);
+    }
+
     /// Gives up the audits of a dispute together with the step that it is about.
     pub(super) fn drop_dispute(&mut self, context: &mut EventContext) {
         let dispute = self.attempt.as_mut().and_then(Attempt::take_dispute);
-        for number in dispute.into_iter().flat_map(Dispute::into_open) {
+        let open = dispute.map(|dispute| dispute.into_parts().1);
+        for number in open.into_iter().flatten() {
             self.audits.close(context, number);
         }
     }

@@ -48,7 +48,7 @@ impl InputLimits {
         match kind {
             PortKind::State | PortKind::Partial { .. } => self.held,
             PortKind::Moments => 2 * self.held,
-            PortKind::Tokens | PortKind::Loss => 0,
+            PortKind::Tokens | PortKind::Loss | PortKind::Norms => 0,
             PortKind::Activation(_) | PortKind::Gradient(_) | PortKind::Scalars => 1,
         }
     }
@@ -57,7 +57,7 @@ impl InputLimits {
     pub(super) fn bytes(&self, kind: PortKind) -> u64 {
         match kind {
             PortKind::State | PortKind::Partial { .. } | PortKind::Moments => self.largest,
-            PortKind::Tokens | PortKind::Loss => 0,
+            PortKind::Tokens | PortKind::Loss | PortKind::Norms => 0,
             PortKind::Activation(_) | PortKind::Gradient(_) => FRAME_BYTES_MAX,
             PortKind::Scalars => MESSAGE_BYTES_MAX as u64,
         }

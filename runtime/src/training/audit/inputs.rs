@@ -229,7 +229,7 @@ impl Inputs {
         let wanted = match (leaf.phase, &again) {
             (LeafPhase::Forward | LeafPhase::Backward, _) => Some(Node::leaf(leaf.microbatch)),
             (LeafPhase::Reduce, Some(_)) => node_of(&leaf),
-            (LeafPhase::Reduce | LeafPhase::Update, _) => None,
+            (LeafPhase::Reduce | LeafPhase::Norm | LeafPhase::Update, _) => None,
         };
         let mut microbatches = Vec::new();
         for microbatch in wanted.iter().flat_map(|node| node.start..node.end) {
@@ -330,7 +330,7 @@ fn opens(port: Port, digests: &[Digest]) -> bool {
         PortKind::State | PortKind::Moments | PortKind::Partial { .. } => {
             merkle::root(digests) == port.digest
         }
-        PortKind::Tokens | PortKind::Loss => digests.is_empty(),
+        PortKind::Tokens | PortKind::Loss | PortKind::Norms => digests.is_empty(),
         PortKind::Activation(_) | PortKind::Gradient(_) | PortKind::Scalars => {
             digests == [port.digest]
         }

@@ -42,6 +42,7 @@ impl LeafRerun<'_> {
     ) -> Result<Vec<Port>, RuntimeError> {
         match self.inputs.leaf.phase {
             LeafPhase::Reduce if self.inputs.again.is_none() => self.reduce(),
+            LeafPhase::Norm => self.norms(),
             LeafPhase::Update => self.update(),
             LeafPhase::Forward | LeafPhase::Backward | LeafPhase::Reduce => {
                 let (spec, layers) = (&self.inputs.spec, self.inputs.leaf.layers);
@@ -99,14 +100,9 @@ impl LeafRerun<'_> {
         Ok(ports)
     }
 
-    fn update(&self) -> Result<Vec<Port>, RuntimeError> {
+    /// The gradients of the step, from the partial sums of all.
+    fn step_gradients(&self) -> Result<BTreeMap<String, Arc<Tensor>>, RuntimeError> {
         let (spec, layers) = (&self.inputs.spec, self.inputs.leaf.layers);
-        let inputs = self.inputs;
-        let scalars = inputs
-            .scalars
-            .as_ref()
-            .ok_or_else(|| missing("the scalars"))?;
-        let state = self.inputs.state()?.placed(self.device)?;
         let mut totals = BTreeMap::new();
         for part in [
             GradientPart::Own,
@@ -126,19 +122,24 @@ impl LeafRerun<'_> {
         if held.iter().any(|(_, name)| !gradients.contains_key(name)) {
             return Err(missing("a gradient"));
         }
-        let updated = leaf_work::update(spec, layers, self.device, &state, &gradients, scalars)?;
-        let mut ports = updated.outputs();
-        // The norms that the worker reported are part of what is checked.
+        Ok(gradients)
+    }
+
+    fn norms(&self) -> Result<Vec<Port>, RuntimeError> {
+        let (spec, layers) = (&self.inputs.spec, self.inputs.leaf.layers);
+        let gradients = self.step_gradients()?;
         let norms = leaf_work::norms(spec, layers, self.device, &gradients)?;
-        if norms.iter().any(|norm| !scalars.norms.contains(norm)) {
-            let mut right = scalars.clone();
-            right.norms = norms;
-            ports.push(Port {
-                kind: PortKind::Scalars,
-                digest: right.digest(),
-            });
-        }
-        Ok(ports)
+        Ok(vec![leaf_work::norms_port(&norms)])
+    }
+
+    fn update(&self) -> Result<Vec<Port>, RuntimeError> {
+        let (spec, layers) = (&self.inputs.spec, self.inputs.leaf.layers);
+        let scalars = self.inputs.scalars.as_ref();
+        let scalars = scalars.ok_or_else(|| missing("the scalars"))?;
+        let state = self.inputs.state()?.placed(self.device)?;
+        let gradients = self.step_gradients()?;
+        let updated = leaf_work::update(spec, layers, self.device, &state, &gradients, scalars)?;
+        Ok(updated.outputs())
     }
 
     fn total(&self, part: GradientPart, node: Node) -> Result<Total, KernelError> {

@@ -22,8 +22,6 @@ use crate::training::leaf_work::PartSum;
 pub(super) struct LeafInputs {
     pub(super) inputs: Vec<ClaimInput>,
     pub(super) openings: Vec<Vec<Digest>>,
-    /// Tokens of the microbatch that it is of, if it is of one.
-    tokens: u64,
 }
 
 impl LeafInputs {
@@ -59,10 +57,7 @@ impl CommittedStage {
         microbatch: &Microbatch,
         activation: Option<&ClaimInput>,
     ) -> LeafInputs {
-        let mut inputs = LeafInputs {
-            tokens: microbatch.batch.tokens.len() as u64,
-            ..LeafInputs::default()
-        };
+        let mut inputs = LeafInputs::default();
         self.state_input(&mut inputs);
         if self.stage().is_first() || self.stage().is_last() {
             let port = Port {
@@ -87,36 +82,13 @@ impl CommittedStage {
         outputs: Vec<Port>,
     ) -> Leaf {
         openings.leaf(phase, microbatch, inputs.openings);
-        let tokens = inputs.tokens;
-        let passes = if phase == LeafPhase::Backward { 4 } else { 2 };
         Leaf {
             phase,
             microbatch,
             layers: self.layers,
             inputs: inputs.inputs,
             outputs,
-            flops: tokens * passes * self.macs_per_token(),
-            tokens,
         }
-    }
-
-    /// Multiply-adds of the stage's projections for one token, as metered. Of a layer that is cut
-    /// each stage counts as much as it has of the experts.
-    fn macs_per_token(&self) -> u64 {
-        let options = self.stage().options();
-        let (config, span) = (&options.config, options.layers);
-        let experts = config.experts_to_cut().unwrap_or(1);
-        let of_layer = |layer: u32| {
-            let held = span.experts(layer, experts).len() as u64;
-            config.layer_macs(layer as usize) * held / experts as u64
-        };
-        let of_layers: u64 = span.layers().map(of_layer).sum();
-        let head = if self.stage().is_last() {
-            (config.vocab * config.hidden) as u64
-        } else {
-            0
-        };
-        of_layers + head
     }
 
     /// Whether checkers compute the microbatches of a sum again, because their gradients are not
@@ -154,6 +126,26 @@ impl CommittedStage {
         inputs
     }
 
+    /// The partial sums of all, which make the gradients of the step: the inputs of its norms.
+    pub(super) fn step_sums(
+        &self,
+        openings: &mut StepOpenings,
+        exchange: &Exchange<Received>,
+        inputs: &mut LeafInputs,
+    ) {
+        for (PartKey { part, node }, received) in exchange.values() {
+            let sum = &received.sum;
+            for (digest, tensor) in sum.digests.iter().zip(&sum.tensors) {
+                openings.tensor(*digest, tensor);
+            }
+            inputs.push(
+                sum.port(*node, *part),
+                received.origin.clone(),
+                sum.digests.clone(),
+            );
+        }
+    }
+
     /// Inputs of the update: state, moments, scalars, and the partial sums of all.
     pub(super) fn update_inputs(
         &self,
@@ -178,17 +170,7 @@ impl CommittedStage {
             None,
             vec![digest],
         );
-        for (PartKey { part, node }, received) in exchange.values() {
-            let sum = &received.sum;
-            for (digest, tensor) in sum.digests.iter().zip(&sum.tensors) {
-                openings.tensor(*digest, tensor);
-            }
-            inputs.push(
-                sum.port(*node, *part),
-                received.origin.clone(),
-                sum.digests.clone(),
-            );
-        }
+        self.step_sums(openings, exchange, &mut inputs);
         inputs
     }
 }

@@ -64,8 +64,11 @@ impl StepOpenings {
 }
 
 impl Openings {
-    pub(crate) fn insert(&mut self, job: JobId, step: u32, epoch: u32, openings: StepOpenings) {
-        self.steps.insert((job, step, epoch), openings);
+    /// Adds inputs of leaves of a step to those that are there.
+    pub(crate) fn add(&mut self, job: JobId, step: u32, epoch: u32, openings: StepOpenings) {
+        let held = self.steps.entry((job, step, epoch)).or_default();
+        held.leaves.extend(openings.leaves);
+        held.blobs.extend(openings.blobs);
     }
 
     /// Forgets a step.

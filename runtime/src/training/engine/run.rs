@@ -12,6 +12,7 @@ use concord_proto::{
     ClaimInput, Digest, F32Bits, GradientPart, Leaf, LeafPhase, MicrobatchLoss, PortKind,
 };
 
+use super::claim::HandedIn;
 use super::leaves::Received;
 use super::openings::StepOpenings;
 use super::{CommittedStage, EngineContext, ReceivedFrame, sending};
@@ -58,6 +59,8 @@ pub(super) struct StepRun {
     pub(super) exchange: Exchange<Received>,
     pub(super) step_gradients: BTreeMap<String, Arc<Tensor>>,
     pub(super) openings: StepOpenings,
+    /// The first half of the claim, once it is handed in.
+    pub(super) handed_in: Option<HandedIn>,
     pub(super) updated: Option<Updated>,
 }
 
@@ -103,6 +106,7 @@ impl StepRun {
             exchange,
             step_gradients: BTreeMap::new(),
             openings,
+            handed_in: None,
             updated: None,
         }
     }
@@ -188,7 +192,8 @@ impl StepRun {
             | PortKind::Tokens
             | PortKind::Loss
             | PortKind::Moments
-            | PortKind::Scalars => {
+            | PortKind::Scalars
+            | PortKind::Norms => {
                 let from = origin.worker.short();
                 tracing::debug!(
                     "worker {from} sent {:?}, which no stage takes in",

@@ -1,15 +1,14 @@
-//! Sums over microbatches: added up along the tree, exchanged, and their norms reported.
+//! Sums over microbatches: added up along the tree, exchanged, and their norms claimed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use concord_kernels::KernelError;
-use concord_proto::session::ToCoordinator;
 use concord_proto::tree::Node;
 use concord_proto::{GradientPart, LeafPhase, TensorNorm};
-use concord_verify::training::parts;
+use concord_verify::training::{StepValues, parts};
 
-use super::leaves::Received;
+use super::leaves::{LeafInputs, Received};
 use super::run::{StepProgress, StepRun, check_finite};
 use super::{CommittedStage, EngineContext, sending};
 use crate::RuntimeError;
@@ -118,11 +117,17 @@ impl StepRun {
         .filter_map(total)
         .collect::<Result<_, KernelError>>()?;
         self.step_gradients = leaf_work::step_gradients(&job.spec, job.layers, device, totals)?;
-        let norms = leaf_work::norms(&job.spec, job.layers, device, &self.step_gradients)?;
+        let mut norms = leaf_work::norms(&job.spec, job.layers, device, &self.step_gradients)?;
         for norm in &norms {
             let name = &job.spec.trainable[norm.tensor as usize].name;
             check_finite(|| format!("gradient norm of {name}"), norm.squared.get())?;
         }
+        context.faults.after_norms(job.step, &mut norms);
+        let mut inputs = LeafInputs::default();
+        job.step_sums(&mut self.openings, &self.exchange, &mut inputs);
+        let outputs = vec![leaf_work::norms_port(&norms)];
+        let leaf = job.leaf(&mut self.openings, LeafPhase::Norm, 0, inputs, outputs);
+        self.leaves.insert((LeafPhase::Norm, 0), leaf);
         self.report_losses(job, context, norms);
         Ok(())
     }
@@ -136,13 +141,8 @@ impl StepRun {
     ) {
         self.losses.sort_by_key(|loss| loss.microbatch);
         self.progress = StepProgress::Reported;
-        context.report(ToCoordinator::Computed {
-            job: job.id,
-            epoch: job.plan.epoch,
-            step: job.step,
-            losses: self.losses.clone(),
-            norms,
-        });
+        let losses = self.losses.clone();
+        self.claim_first_half(job, context, StepValues { losses, norms });
     }
 }
 

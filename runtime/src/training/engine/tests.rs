@@ -8,12 +8,13 @@ use concord_kernels::{Device, Tensor};
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::{Batch, Trainable};
 use concord_models::train::{Moment, StateTensor, TrainState};
-use concord_proto::session::{Scalars, ToCoordinator};
+use concord_proto::session::{OpenRequest, Opening, Scalars, ToCoordinator};
 use concord_proto::wire::FrameHeader;
 use concord_proto::{
-    AdapterSpec, Claim, Digest, Domain, F32Bits, JobId, JobSpec, Keypair, Layers, MomentFormat,
-    Optimizer, Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Regularization,
-    Replica, ScheduleKind, Signed, TensorState, TrainedTensor, UpdateRule, leaf_root,
+    AdapterSpec, Claim, Digest, Domain, F32Bits, FirstHalf, JobId, JobSpec, Keypair, Layers,
+    MomentFormat, Optimizer, Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule,
+    Regularization, Replica, ScheduleKind, Signed, TensorState, TrainedTensor, UpdateRule,
+    first_half_digest, leaf_root,
 };
 use tokio::sync::mpsc;
 use tonic::transport::Endpoint;
@@ -111,6 +112,7 @@ struct Driven {
     events: SyncSender<EngineEvent>,
     effects: mpsc::Receiver<EngineEffect>,
     job: JobId,
+    shared: EngineShared,
     _folder: tempfile::TempDir,
 }
 
@@ -119,7 +121,10 @@ struct Claimed {
     signed: Signed,
     /// The root in the claim is that of the leaves sent with it.
     covers_its_leaves: bool,
+    /// Of the first microbatch.
     loss: F32Bits,
+    /// Of the first tensor.
+    squared_norm: F32Bits,
     state: Vec<TensorState>,
 }
 
@@ -129,11 +134,12 @@ impl Driven {
         let (effects, outbox) = mpsc::channel(64);
         let (key, device) = (Keypair::from_secret([5; 32]), Device::Reference);
         let worker = key.public();
+        let shared = EngineShared::default();
         let engine = TrainingEngine::new(EngineContext {
             device,
             device_name: "reference".to_string(),
             key,
-            shared: EngineShared::default(),
+            shared: shared.clone(),
             effects,
             faults,
         });
@@ -174,6 +180,7 @@ impl Driven {
             events,
             effects: outbox,
             job,
+            shared,
             _folder: folder,
         };
         driven.tell(EngineEvent::Load(Box::new(fetched)));
@@ -222,20 +229,9 @@ impl Driven {
         if let Some(event) = between {
             self.tell(event);
         }
-        let ToCoordinator::Computed { losses, norms, .. } = self.report().await else {
-            panic!("no norms");
-        };
-        let targets = u64::from(MICROBATCHES) * (TOKENS as u64 - 1);
-        self.tell(EngineEvent::Scalars {
-            job: self.job,
-            epoch: EPOCH,
-            scalars: Scalars {
-                step,
-                losses,
-                norms,
-                targets,
-            },
-        });
+        let scalars = self.first_half(step).await;
+        let (loss, squared_norm) = (scalars.losses[0].sum, scalars.norms[0].squared);
+        self.scalars(scalars);
         let ToCoordinator::Updated { claim, leaves } = self.report().await else {
             panic!("no claim");
         };
@@ -244,9 +240,52 @@ impl Driven {
         Claimed {
             covers_its_leaves: claim.leaf_root == leaf_root(&leaves),
             signed,
-            loss: claim.loss,
+            loss,
+            squared_norm,
             state: claim.state,
         }
+    }
+
+    /// The scalars that follow from the report of the first phase, which a checker could open.
+    async fn first_half(&mut self, step: u32) -> Scalars {
+        let ToCoordinator::Computed {
+            first_half,
+            leaves,
+            losses,
+            norms,
+            ..
+        } = self.report().await
+        else {
+            panic!("no norms");
+        };
+        let half: FirstHalf = first_half.open().unwrap();
+        assert_eq!(half.leaf_root, leaf_root(&leaves));
+        for leaf in leaves {
+            let request = OpenRequest {
+                job: self.job,
+                epoch: EPOCH,
+                step,
+                phase: leaf.phase,
+                microbatch: leaf.microbatch,
+            };
+            let openings = self.shared.openings.lock().unwrap();
+            assert_ne!(openings.open(&request), Opening::Gone, "{leaf:?}");
+        }
+        Scalars {
+            step,
+            first_halves: vec![first_half_digest(&first_half)],
+            losses,
+            norms,
+            targets: u64::from(MICROBATCHES) * (TOKENS as u64 - 1),
+        }
+    }
+
+    fn scalars(&self, scalars: Scalars) {
+        self.tell(EngineEvent::Scalars {
+            job: self.job,
+            epoch: EPOCH,
+            scalars,
+        });
     }
 
     async fn step(&mut self, step: u32) -> Claimed {
@@ -314,6 +353,7 @@ async fn frames_that_no_stage_takes_in_change_nothing() {
         PortKind::Tokens,
         PortKind::Loss,
         PortKind::Scalars,
+        PortKind::Norms,
         PortKind::Activation(0.into()),
         PortKind::Gradient(1.into()),
     ] {
@@ -341,6 +381,43 @@ async fn frames_that_no_stage_takes_in_change_nothing() {
     }
 }
 
+/// A coordinator that sends other scalars than the worker reported gets no signature under what
+/// rests on them, and is told what is wrong. The step can be done again.
+#[tokio::test]
+async fn a_worker_signs_nothing_that_rests_on_altered_scalars() {
+    let honest = Driven::start(Faults::default()).await.step(0).await;
+    let alterations: [(fn(&mut Scalars), &str); 7] = [
+        (|s| s.norms[1].squared = 1e20.into(), "other gradient norms"),
+        (
+            |s| s.norms[0].squared = F32Bits(0x7fc0_0000),
+            "other gradient norms",
+        ),
+        (|s| s.losses[1].sum = 0.0.into(), "other losses"),
+        (|s| s.first_halves[0] = Digest::default(), "the first half"),
+        (|s| s.first_halves.push(Digest::default()), "the first half"),
+        (|s| s.norms.truncate(1), "one norm for each"),
+        (|s| s.losses.clear(), "one loss for each"),
+    ];
+    for (alter, words) in alterations {
+        let mut engine = Driven::start(Faults::default()).await;
+        engine.start_step(0);
+        let mut scalars = engine.first_half(0).await;
+        alter(&mut scalars);
+        engine.scalars(scalars);
+        let said = engine.report().await;
+        let ToCoordinator::Failed {
+            reason, permanent, ..
+        } = said
+        else {
+            panic!("{words}: {said:?}");
+        };
+        assert!(!permanent && reason.contains(words), "{reason}");
+        assert!(reason.contains("nothing is signed"), "{reason}");
+        let again = engine.step(0).await;
+        assert_eq!(again.signed, honest.signed, "{words}");
+    }
+}
+
 /// Each liar of training does what its name says, from its step on.
 #[cfg(feature = "liars")]
 #[tokio::test]
@@ -352,6 +429,7 @@ async fn every_liar_changes_what_its_name_says() {
         ("skipped-step@1", false),
         ("wrong-data@1", false),
         ("stale-weights", false),
+        ("false-norm@1", false),
         ("replayed-claim@1", false),
         ("forged-signature@1", false),
         ("lower-precision", true),
@@ -366,6 +444,10 @@ async fn every_liar_changes_what_its_name_says() {
             "skipped-step" => assert_eq!(lie.state, initial),
             "skipped-step@1" => assert_eq!(lie_after.state, first.state),
             "wrong-data" => assert_ne!(lie.loss, first.loss),
+            "false-norm@1" => {
+                assert_eq!(lie.squared_norm, first.squared_norm);
+                assert_eq!(lie_after.squared_norm, 1e20.into());
+            }
             "replayed-claim@1" => {
                 assert_eq!(lie_after.signed, first.signed);
                 assert!(!lie_after.covers_its_leaves);

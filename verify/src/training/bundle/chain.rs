@@ -4,14 +4,16 @@
 use concord_proto::ledger::claim_digest;
 use concord_proto::manifest::StateEntry;
 use concord_proto::{
-    BatchPlan, Claim, Course, Digest, Domain, JobSpec, Leaf, PortKind, StepRecord, WorkerId,
-    leaf_root, microbatch_digest,
+    BatchPlan, Claim, Course, Digest, Domain, FirstHalf, JobSpec, Leaf, PortKind, Signed,
+    StepRecord, WorkerId, first_half_digest, leaf_root, microbatch_digest,
 };
 
 use super::files::{CLAIMS, DATA, INITIAL, RECORDS};
 use super::history::{Commit, History};
 use super::{Bundle, StepClaims, VerifyError};
-use crate::training::{self as rules, Claimed, StepRules};
+use crate::training::{
+    self as rules, Claimed, ClaimedLeaves, SignedFirst, StepRules, WorkerClaim, split_leaves,
+};
 
 /// The leaves of each worker of a step, in the plan's order.
 pub(super) type StepLeaves<'a> = Vec<(WorkerId, &'a [Leaf])>;
@@ -96,6 +98,25 @@ fn check_manifests(bundle: &Bundle) -> Result<(), VerifyError> {
     Ok(())
 }
 
+/// Opens a claim whose parts are those that it names.
+fn open_claim(submitted: &WorkerClaim) -> Result<Claim, String> {
+    fn open<T: borsh::BorshSerialize + borsh::BorshDeserialize>(
+        signed: &Signed,
+    ) -> Result<T, String> {
+        signed.open().map_err(|error| error.to_string())
+    }
+    let claim: Claim = open(&submitted.claim)?;
+    if claim.first_half != first_half_digest(&submitted.first_half) {
+        return Err("its first half is not the one that it names".to_string());
+    }
+    let half: FirstHalf = open(&submitted.first_half)?;
+    let (first, second) = split_leaves(&submitted.leaves);
+    match (half.leaf_root, claim.leaf_root) == (leaf_root(first), leaf_root(second)) {
+        true => Ok(claim),
+        false => Err("its leaves are not those that it names".to_string()),
+    }
+}
+
 /// What is known before a step.
 struct Walk<'a, 'h> {
     bundle: &'a Bundle,
@@ -126,21 +147,20 @@ impl<'a> Walk<'a, '_> {
             step,
             before: &self.state,
             microbatches: &microbatches,
-            scalars: Some(&submitted.scalars),
         };
         let claimed: Vec<Claimed> = opened
             .iter()
             .map(|opened| Claimed {
                 worker: opened.worker,
                 claim: &opened.claim,
-                leaves: opened.leaves,
             })
             .collect();
         check_rules(&rules, submitted, &claimed)?;
         let claims: Vec<&Claim> = claimed.iter().map(|claimed| claimed.claim).collect();
         let after = rules::merged_state(&bundle.spec, &claims)
             .ok_or_else(|| of_step(step, "a trained tensor is in no claim"))?;
-        let derived = rules::step_record(&rules, self.previous, claims[0], &after);
+        let derived = rules::step_record(&rules, self.previous, &submitted.scalars, &after)
+            .ok_or_else(|| of_step(step, "its scalars lack losses or norms"))?;
         check_record(step, record, &derived)?;
         self.previous = record.digest();
         self.state = after;
@@ -170,20 +190,17 @@ impl<'a> Walk<'a, '_> {
         let workers = self.history.plan(commit).workers();
         let named = submitted.claims.iter().zip(&commit.claims).zip(workers);
         named
-            .map(|(((signed, leaves), digest), (_, worker))| {
+            .map(|((submitted, digest), (_, worker))| {
                 let refuse = |reason: String| of_claim(step, worker, reason);
-                if claim_digest(signed) != *digest {
+                if claim_digest(&submitted.claim) != *digest {
                     let entry = commit.entry;
                     return Err(refuse(format!("it is not the one in ledger entry {entry}")));
                 }
-                let claim: Claim = signed.open().map_err(|error| refuse(error.to_string()))?;
-                if claim.leaf_root != leaf_root(leaves) {
-                    return Err(refuse("its leaves are not those that it names".to_string()));
-                }
+                let claim = open_claim(submitted).map_err(refuse)?;
                 Ok(OpenedClaim {
                     worker,
                     claim,
-                    leaves,
+                    leaves: &submitted.leaves,
                 })
             })
             .collect()
@@ -211,29 +228,33 @@ impl<'a> Walk<'a, '_> {
     ) -> Result<(), VerifyError> {
         let spec: &JobSpec = &self.bundle.spec;
         let scalars = &submitted.scalars;
-        let refuse = |reason: &str| {
+        let refuse = |reason: String| {
             let statement = format!("scalars of step {step}");
             Err(VerifyError::new(CLAIMS, statement, reason))
         };
         // The updates name the digest of the scalars. Where only some do, the rules below tell who
         // is wrong.
         let digest = scalars.digest();
-        let names = |(_, leaves): &(_, Vec<Leaf>)| {
-            let update = leaves.last().and_then(|leaf| leaf.input(PortKind::Scalars));
+        let names = |claim: &WorkerClaim| {
+            let last = claim.leaves.last();
+            let update = last.and_then(|leaf| leaf.input(PortKind::Scalars));
             update.is_some_and(|input| input.port.digest == digest)
         };
         // Without an update, their losses are those in the leaves, and there are no norms.
         if !spec.is_evaluation(step) && !submitted.claims.iter().any(names) {
-            return refuse("they are not those that the updates name");
+            return refuse("they are not those that the updates name".to_string());
         }
-        rules::check_scalars(spec, scalars, targets).or_else(refuse)
+        let claims = submitted.claims.iter();
+        let first = claims.map(|claim| first_half_digest(&claim.first_half));
+        let first: Vec<Digest> = first.collect();
+        rules::check_scalars(spec, scalars, &first, targets).or_else(refuse)
     }
 }
 
 /// Checks the claims of a step by the rules: each alone, then against each other.
-fn check_rules(
+fn check_rules<'s>(
     rules: &StepRules,
-    submitted: &StepClaims,
+    submitted: &'s StepClaims,
     claimed: &[Claimed],
 ) -> Result<(), VerifyError> {
     let step = rules.step;
@@ -241,10 +262,26 @@ fn check_rules(
         let reason = format!("{}: {}", breach.offence.as_str(), breach.evidence);
         of_claim(step, breach.culprit, reason)
     };
-    for (claim, (signed, leaves)) in claimed.iter().zip(&submitted.claims) {
-        rules::check_claim(rules, claim.worker, signed, leaves).map_err(breached)?;
+    let scalars = &submitted.scalars;
+    for ((slot, worker), submitted) in rules.plan.workers().zip(&submitted.claims) {
+        let values = rules::values_of(rules.spec, rules.plan, slot, scalars);
+        let WorkerClaim {
+            first_half,
+            claim,
+            leaves,
+        } = submitted;
+        let (leaves, update) = split_leaves(leaves);
+        rules::check_first_half(rules, worker, first_half, leaves, &values).map_err(breached)?;
+        let digest = first_half_digest(first_half);
+        let first = SignedFirst { digest, leaves };
+        rules::check_claim(rules, worker, first, scalars, claim, update).map_err(breached)?;
     }
-    rules::check_links(rules, claimed).map_err(breached)?;
+    let leaves = |(claimed, submitted): (&Claimed, &'s WorkerClaim)| ClaimedLeaves {
+        worker: claimed.worker,
+        leaves: &submitted.leaves,
+    };
+    let all = claimed.iter().zip(&submitted.claims).map(leaves);
+    rules::check_links(rules, &all.collect::<Vec<_>>()).map_err(breached)?;
     rules::check_agreement(rules.spec, claimed).map_err(|differ| of_step(step, differ))
 }
 

@@ -5,11 +5,12 @@
 //! long the job, and a broken one is named by its number.
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use concord_proto::canonical;
 use concord_proto::limits::BLOB_BYTES_MAX;
 use concord_proto::session::Scalars;
-use concord_proto::{Leaf, Signed, canonical};
 
 use super::{Bundle, StepClaims, VerifyError};
+use crate::training::WorkerClaim;
 
 pub(super) const SPEC: &str = "job.spec";
 pub(super) const DATA: &str = "data.manifest";
@@ -133,7 +134,7 @@ fn read_claims(bytes: &[u8]) -> Result<Vec<StepClaims>, VerifyError> {
     while !elements.at_end() {
         let place = format!("head of step {}", steps.len());
         let head: StepHead = elements.next(&place)?;
-        let mut claims: Vec<(Signed, Vec<Leaf>)> = Vec::new();
+        let mut claims: Vec<WorkerClaim> = Vec::new();
         for index in 0..head.claims {
             let place = format!("claim {index} of step {}", steps.len());
             claims.push(elements.next(&place)?);

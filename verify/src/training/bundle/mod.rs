@@ -24,8 +24,9 @@ mod report;
 use borsh::{BorshDeserialize, BorshSerialize};
 use concord_proto::manifest::{DataManifest, StateManifest};
 use concord_proto::session::Scalars;
-use concord_proto::{Course, JobSpec, Leaf, Signed, StepRecord};
+use concord_proto::{Course, JobSpec, Signed, StepRecord};
 
+use super::WorkerClaim;
 pub use error::{BundleError, VerifyError};
 pub use files::{FILES, from_blob, to_blob};
 pub use report::Report;
@@ -36,8 +37,8 @@ pub struct StepClaims {
     pub step: u32,
     /// The losses and norms that the updates of the step were computed from.
     pub scalars: Scalars,
-    /// The signed claims with their leaves, in the plan's order.
-    pub claims: Vec<(Signed, Vec<Leaf>)>,
+    /// The claims, in the plan's order.
+    pub claims: Vec<WorkerClaim>,
 }
 
 /// The proof of a job.

@@ -266,13 +266,13 @@ impl LeafAudits {
         let all: Vec<(WorkerId, &Leaf)> = claims
             .claims
             .iter()
-            .flat_map(|(claim, leaves)| leaves.iter().map(|leaf| (claim.signer, leaf)))
+            .flat_map(|claim| claim.leaves.iter().map(|leaf| (claim.claim.signer, leaf)))
             .filter(|(_, leaf)| !leaf.outputs.is_empty())
             .collect();
         let decides = job.spec().decides(at.step);
-        for ((_, leaves), rate) in claims.claims.iter().zip(rates) {
-            for index in drawn(seed, rate, leaves.len() as u32, decides) {
-                let leaf = leaves[index as usize].clone();
+        for (claim, rate) in claims.claims.iter().zip(rates) {
+            for index in drawn(seed, rate, claim.leaves.len() as u32, decides) {
+                let leaf = claim.leaves[index as usize].clone();
                 let number = self.add(context.now, at, rate.worker, leaf, Purpose::Drawn);
                 let lot = context.lot(&self.job, "bait", [number, 0]);
                 let bait = all.get(lot as usize % all.len().max(1));

@@ -229,6 +229,16 @@ impl LeafAudits {
         let kinds = |ports: &[Port]| ports.iter().map(|port| port.kind).collect::<Vec<_>>();
         let says_nothing = claimed == accusation.computed;
         if says_nothing || kinds(&claimed) != kinds(&accusation.computed) {
+            // It has not compared all outputs of the leaf, and them alone: as good as no answer.
+            let (checker, leaf) = (auditor.short(), leaf_words(&audit.leaf));
+            let found = kinds(&accusation.computed);
+            tracing::warn!(
+                checker,
+                leaf,
+                ?found,
+                says_nothing,
+                "a finding that is inconclusive"
+            );
             audit.pass_on(context.now, auditor);
             return Vec::new();
         }

@@ -1,0 +1,246 @@
+//! Ledgers altered by somebody who has all the keys: each lie is found, and its place named.
+
+mod fixture;
+
+use concord_proto::ledger::{Finding, LedgerEvent, Offence};
+use concord_proto::*;
+use concord_verify::training::bundle::verify;
+use fixture::*;
+
+#[test]
+fn the_chain_cannot_be_cut() {
+    let story = Story::honest();
+    let mut records_cut = story.bundle();
+    records_cut.records.pop();
+    assert_refused(&records_cut, "chain.records", &["number of records"]);
+
+    let mut ledger_cut = story.bundle();
+    ledger_cut.ledger.pop();
+    assert_refused(&ledger_cut, "ledger.entries", &["not completed"]);
+
+    let mut beheaded = story.bundle();
+    beheaded.ledger.remove(0);
+    assert_refused(&beheaded, "ledger.entries", &["entry 0", "numbered 1"]);
+
+    let mut hole = story.bundle();
+    hole.ledger.remove(4);
+    assert_refused(&hole, "ledger.entries", &["entry 4", "numbered 5"]);
+
+    let mut empty = story.bundle();
+    empty.ledger.clear();
+    assert_refused(&empty, "ledger.entries", &["no entry"]);
+
+    // One step fewer, with a ledger that says that this was all.
+    let mut shorter = Story::honest();
+    let last = shorter.find_last(|event| matches!(event, LedgerEvent::Started { .. }));
+    shorter.events.truncate(last);
+    let record = shorter.records[0].digest();
+    shorter.events.push(LedgerEvent::Completed { record });
+    shorter.records.pop();
+    shorter.claims.pop();
+    assert_refused(
+        &shorter.bundle(),
+        "ledger.entries",
+        &["not all steps are committed"],
+    );
+}
+
+/// Demands that the ledger is refused once `alter` has changed its events.
+fn refused_ledger(alter: impl Fn(&mut Story), words: &[&str]) {
+    let mut story = Story::honest();
+    alter(&mut story);
+    assert_refused(&story.bundle(), "ledger.entries", words);
+}
+
+/// The digest of a leaf of step 1.
+fn leaf_of(story: &Story, worker: usize, leaf: usize) -> Digest {
+    story.claims[1].claims[worker].leaves[leaf].digest()
+}
+
+#[test]
+fn every_drawn_leaf_needs_a_verdict_that_counts() {
+    let drop_last_verdict = |story: &mut Story| {
+        let at = story.find_last(is_judged);
+        story.events.remove(at);
+    };
+    refused_ledger(drop_last_verdict, &["audit of", "step 1", "drawn"]);
+    let drop_inconclusive = |story: &mut Story| {
+        let at = story.find_last(|e| matches!(e, LedgerEvent::Inconclusive { .. }));
+        story.events.remove(at);
+    };
+    refused_ledger(drop_inconclusive, &["audit of", "drawn"]);
+    // The verdict of somebody else in the place of the checker's.
+    let by = |checker: u8| {
+        move |story: &mut Story| {
+            let at = story.find_last(is_judged);
+            let LedgerEvent::Judged { verdict } = &mut story.events[at] else {
+                unreachable!();
+            };
+            let found: concord_proto::ledger::Verdict = verdict.open().unwrap();
+            *verdict = Signed::new(&key(checker), &found);
+        }
+    };
+    refused_ledger(by(1), &["not enrolled as a checker"]);
+    refused_ledger(by(LAZY), &["audit of", "no checker that counts"]);
+    let forged = |story: &mut Story| {
+        let at = story.find_last(is_judged);
+        let LedgerEvent::Judged { verdict } = &mut story.events[at] else {
+            unreachable!();
+        };
+        verdict.signature[9] ^= 1;
+    };
+    refused_ledger(forged, &["signature"]);
+    let convicted_later = |story: &mut Story| {
+        let at = story.events.len() - 1;
+        let convicted = LedgerEvent::Convicted {
+            culprit: id(CHECKER),
+            offence: Offence::FalseVerdict,
+            evidence: "a canary passed".to_string(),
+        };
+        story.events.insert(at, convicted);
+    };
+    refused_ledger(convicted_later, &["audit of", "no checker that counts"]);
+}
+
+#[test]
+fn a_dispute_must_be_resolved() {
+    let differs = Finding::Differs {
+        computed: Vec::new(),
+    };
+    let open = |story: &mut Story| {
+        let leaf = leaf_of(story, 0, 1);
+        let verdict = verdict(CHECKER, (1, 3), id(1), leaf, differs.clone());
+        let at = story.events.len() - 1;
+        story.events.insert(at, LedgerEvent::Judged { verdict });
+    };
+    refused_ledger(open, &["another result", "not voided"]);
+    // The same from a checker that was convicted of it counts for nothing.
+    let mut story = Story::honest();
+    let leaf = leaf_of(&story, 0, 1);
+    let verdict = verdict(LAZY, (1, 3), id(1), leaf, differs.clone());
+    let at = story.events.len() - 1;
+    story.events.insert(at, LedgerEvent::Judged { verdict });
+    verify(&story.bundle()).unwrap();
+}
+
+#[test]
+fn the_convicted_have_no_part_in_what_follows() {
+    let convict = |at: fn(&Story) -> usize| {
+        move |story: &mut Story| {
+            let convicted = LedgerEvent::Convicted {
+                culprit: id(3),
+                offence: Offence::Forgery,
+                evidence: "a signature".to_string(),
+            };
+            let at = at(story);
+            story.events.insert(at, convicted);
+        }
+    };
+    let before_plan = |story: &Story| story.find_last(|e| matches!(e, LedgerEvent::Planned { .. }));
+    refused_ledger(convict(before_plan), &["was convicted before"]);
+    refused_ledger(
+        convict(|s| s.find_last(is_committed)),
+        &["committed", "was convicted before"],
+    );
+    // Found wrong in step 0 as it stands, and step 1 rests on it.
+    let rests = |story: &mut Story| {
+        let leaf = made_up("a leaf of a plan that is no more");
+        let differs = Finding::Differs {
+            computed: Vec::new(),
+        };
+        let at = story.events.len() - 1;
+        let verdict = verdict(CHECKER, (0, 1), id(3), leaf, differs);
+        story.events.insert(at, LedgerEvent::Judged { verdict });
+        convict(|story| story.events.len() - 1)(story);
+    };
+    refused_ledger(rests, &["rests on a worker found wrong"]);
+    // The liar is audited, and what it did is not voided.
+    let not_voided = |story: &mut Story| {
+        let at = story.find(|e| matches!(e, LedgerEvent::Voided { .. }));
+        story.events.remove(at);
+    };
+    refused_ledger(not_voided, &["another step comes next"]);
+}
+
+#[test]
+fn nonces_are_committed_to_before_the_claims() {
+    let last_nonce = |story: &mut Story, new: [u8; 32]| {
+        let at = story.find_last(is_committed);
+        if let LedgerEvent::Committed { nonce, .. } = &mut story.events[at] {
+            *nonce = new;
+        }
+    };
+    refused_ledger(
+        |story| last_nonce(story, [1; 32]),
+        &["step 1 committed", "nonce"],
+    );
+    let unstarted = |story: &mut Story| {
+        let at = story.find_last(is_started);
+        story.events.remove(at);
+    };
+    refused_ledger(unstarted, &["no step was started"]);
+    let late = |story: &mut Story| {
+        let (started, committed) = (story.find_last(is_started), story.find_last(is_committed));
+        story.events.swap(started, committed);
+    };
+    refused_ledger(late, &["step 1 committed"]);
+    let reused = |story: &mut Story| {
+        let known = nonce(0, 3);
+        let at = story.find_last(is_started);
+        if let LedgerEvent::Started {
+            nonce_commitment, ..
+        } = &mut story.events[at]
+        {
+            *nonce_commitment = draw::nonce_commitment(&known);
+        }
+        last_nonce(story, known);
+    };
+    refused_ledger(reused, &["step 1 started", "published before"]);
+}
+
+#[test]
+fn the_ledger_is_one_coordinator_s_and_of_one_job() {
+    let mut two_hands = Story::honest().bundle();
+    let entry: ledger::LedgerEntry = two_hands.ledger[3].open().unwrap();
+    two_hands.ledger[3] = Signed::new(&key(98), &entry);
+    assert_refused(
+        &two_hands,
+        "ledger.entries",
+        &["entry 3", "signed the entries before"],
+    );
+    refused_ledger(
+        |story| story.events.swap(0, 1),
+        &["entry 0", "does not open"],
+    );
+    refused_ledger(
+        |story| {
+            story
+                .events
+                .insert(1, LedgerEvent::Opened { job: spec().id() })
+        },
+        &["entry 1", "open already"],
+    );
+    refused_ledger(
+        |story| story.events.push(LedgerEvent::Voided { from_step: 0 }),
+        &["after the job was completed"],
+    );
+    let stranger = |story: &mut Story| {
+        story
+            .events
+            .retain(|e| !matches!(e, LedgerEvent::Enrolled { worker, .. } if *worker == id(2)))
+    };
+    refused_ledger(stranger, &["not enrolled as a worker"]);
+    let rates = |alter: fn(&mut Vec<draw::AuditRate>)| {
+        move |story: &mut Story| {
+            let at = story.find_last(is_committed);
+            if let LedgerEvent::Committed { rates, .. } = &mut story.events[at] {
+                alter(rates);
+            }
+        }
+    };
+    refused_ledger(rates(|rates| rates.swap(0, 1)), &["audit rates"]);
+    refused_ledger(rates(|rates| rates[0].rate = (1 << 32) + 1), &["over 1"]);
+    let mut other_job = Story::honest().bundle();
+    other_job.spec.steps = 3;
+    assert_refused(&other_job, "job.spec", &["the ledger is of"]);
+}
