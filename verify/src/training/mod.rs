@@ -14,6 +14,7 @@ pub mod bundle;
 mod claim;
 mod links;
 mod means;
+pub mod segments;
 mod shape;
 
 use std::ops::Range;
