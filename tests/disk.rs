@@ -70,7 +70,7 @@ fn stored(shared: &Path, mut kill_at: Option<u64>) -> [BTreeSet<String>; 3] {
         "--model",
         out.as_str().unwrap(),
     ]);
-    assert_eq!(verified.code, Some(0), "{verified:#?}");
+    verified.unproven();
     let last = blobs(&store);
     seen.extend(last.iter().cloned());
     [first, seen, last]

@@ -138,6 +138,24 @@ fn patience_ends_a_job_and_the_best_state_is_its_result() {
     }
 }
 
+/// A worker that has no microbatch of an evaluation cannot lie in it: such steps do not make it
+/// likelier that a lie was found.
+#[test]
+fn evaluations_without_a_part_for_all_do_not_count_for_the_figure() {
+    let Some(shared) = shared() else { return };
+    for (batch, counted) in [(100, STEPS), (1, STEPS + 3)] {
+        let pool = pool_of(&[ONE, ONE]);
+        let more = format!("val_set_size: 0.1\neval_steps: 2\neval_batch_size: {batch}");
+        let job = small_job(pool.dir.path(), &shared, STEPS, 5, &more);
+        let none = ["--audit-rate", "0", "--audit-rate-new", "0"];
+        let here = ["--min-workers", "2", "--plan", "1x2"];
+        let result = result(&pool.train(&job, &[&none[..], &here].concat()));
+        let ran = run(&["--json", "verify", result["bundle"].as_str().unwrap()]);
+        let report: Value = serde_json::from_str(ran.stdout.lines().next().unwrap()).unwrap();
+        assert_eq!(report["detection_steps"], counted, "{report}");
+    }
+}
+
 #[test]
 fn a_loss_above_the_watchdog_fails_the_job_and_blames_nobody() {
     let Some(shared) = shared() else { return };

@@ -125,7 +125,7 @@ fn a_liar_among_the_experts_is_caught() {
     let result = result(&train);
     assert_eq!(result["record_digest"], expected);
     let verified = run(&["verify", result["bundle"].as_str().unwrap(), "--json"]);
-    assert_eq!(verified.code, Some(0), "{verified:#?}");
+    verified.unproven();
 }
 
 fn in_four() -> Value {

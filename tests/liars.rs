@@ -165,8 +165,9 @@ fn verify(outcome: &Outcome, convicted: &[&str]) {
         outcome.result["bundle"].as_str().unwrap(),
         "--json",
     ]);
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    ran.unproven();
+    let report = ran.stdout.lines().next().unwrap();
+    let report: serde_json::Value = serde_json::from_str(report).unwrap();
     assert_eq!(report["record_digest"], outcome.result["record_digest"]);
     let named: Vec<&str> = report["convicted"]
         .as_array()

@@ -92,6 +92,8 @@ fn the_proof_says_who_did_what(job: &Job) {
         text(&out.join("proof")),
         "--model",
         text(&out),
+        "--checker",
+        &job.pool.key("checker", 2),
         "--json",
     ]);
     assert_eq!(ran.code, Some(0), "{ran:#?}");
@@ -143,11 +145,8 @@ fn a_flipped_byte_in_any_file_is_found(job: &Job) {
         }
         fs::write(&path, &sound).unwrap();
     }
-    assert_eq!(
-        run(&["verify", text(&proof)]).code,
-        Some(0),
-        "it is sound again"
-    );
+    // It is sound again.
+    run(&["verify", text(&proof)]).unproven();
 }
 
 fn many_flipped_bytes_are_each_found(job: &Job) {

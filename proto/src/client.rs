@@ -71,6 +71,9 @@ pub struct RunOptions {
     /// How many of the newest checkpoints stay in the store until the client says that it has them
     /// ([`ClientRequest::Fetched`]); 0 where it wants none.
     pub checkpoints_kept: u32,
+    /// Updates between two states that stay in the store for replay, until the job is done and the
+    /// client says that it has them; 0 where none do.
+    pub replay_every: u32,
     /// Lowest audit rate, `p * 2^32`.
     pub audit_rate_min: u64,
     /// Audit rate of a worker without history, `p * 2^32`.
@@ -105,10 +108,11 @@ pub enum ClientRequest {
     Cancel(JobId),
     /// The proof of a job that is done, as the files of a bundle.
     Bundle(JobId),
-    /// The client has fetched a state that was told as [`JobEvent::Saved`].
+    /// The client has fetched a state: one that was told as [`JobEvent::Saved`], or, once the job
+    /// is done, one that was kept for replay.
     Fetched {
         job: JobId,
-        /// Steps done in it.
+        /// Updates done in it.
         steps: u32,
     },
 }

@@ -4,7 +4,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`worker`], [`checker`] | the two kinds of process: sessions, gRPC, timers around the rest |
-//! | [`training`] | the engine, the work of a leaf, and its audit |
+//! | [`training`] | the engine, the work of a leaf, its audit, and the replay of steps |
 //! | [`serving`] | a stage of a pipeline, its streams, and the judge of answers |
 //! | [`faults`] | liars, for tests of the proof; empty in a release |
 //! | [`blobs`], [`tensor_blob`], [`spec`] | what both share: tensors by digest, settings of a job |

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::hub_upload::{HubUpload, PushedFile};
 use crate::support::output::{Output, counted};
-use crate::support::result_names::{self, EVENTS, LOG_FILE};
+use crate::support::result_names::{self, EVENTS, LOG_FILE, PROOF, STATES};
 
 /// Files that show that a folder is a model or an adapter.
 const RESULTS: [&str; 2] = ["config.json", "adapter_config.json"];
@@ -21,7 +21,8 @@ const RESULTS: [&str; 2] = ["config.json", "adapter_config.json"];
   concord push out/merged owner/name --private
   concord push ggufs owner/name-GGUF --message \"Q4_K_M\"
 
-Hidden files and folders `checkpoint-...` stay here; links and what no result has are refused.
+Hidden files and folders `checkpoint-...` stay here, and so do the states for replay in the proof,
+unless --all-files is given; links and what no result has are refused.
 HF_ENDPOINT names another server.")]
 pub struct PushArgs {
     /// The folder of an adapter, a model or GGUF files.
@@ -37,7 +38,8 @@ pub struct PushArgs {
     /// on this machine may see it among the running commands.
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
-    /// Sends also files that no result has, such as a licence; links are never followed.
+    /// Sends also files that no result has, such as a licence, and the states for replay in the
+    /// proof; links are never followed.
     #[arg(long)]
     all_files: bool,
     /// What the commit says.
@@ -52,7 +54,7 @@ pub struct PushArgs {
 pub fn run(args: &PushArgs, output: &Output) -> anyhow::Result<()> {
     check_name(&args.repo)?;
     let files = files(&args.folder, args.all_files)?;
-    for note in notes(&args.folder)? {
+    for note in notes(&args.folder, args.all_files)? {
         eprintln!("note: {note}");
     }
     let hub = HubUpload::new(args.token.as_deref())?;
@@ -121,7 +123,10 @@ fn files(folder: &Path, all: bool) -> anyhow::Result<Vec<PushedFile>> {
             // Not followed: a folder that others made could send any file of this machine.
             let found = entry.metadata().with_context(cannot)?;
             if found.is_dir() {
-                folders.push(path);
+                // Many files, and larger than all else.
+                if all || path != states() {
+                    folders.push(path);
+                }
                 continue;
             }
             check_file(&entry.path(), &path, found.file_type(), all)?;
@@ -164,9 +169,21 @@ fn check_file(place: &Path, path: &str, kind: FileType, all: bool) -> anyhow::Re
     Ok(())
 }
 
+/// The folder of the states for replay, within that of a result.
+fn states() -> String {
+    format!("{PROOF}/{STATES}")
+}
+
 /// What others should know of a folder that is pushed.
-fn notes(folder: &Path) -> anyhow::Result<Vec<String>> {
+fn notes(folder: &Path, all: bool) -> anyhow::Result<Vec<String>> {
     let mut notes = Vec::new();
+    if !all && folder.join(states()).is_dir() {
+        notes.push(format!(
+            "the states for replay in {} stay here: without them others can replay the job as a \
+             whole alone; --all-files sends them",
+            states()
+        ));
+    }
     let path = folder.join("adapter_config.json");
     if let Ok(bytes) = std::fs::read(&path) {
         let config: serde_json::Value = serde_json::from_slice(&bytes)

@@ -227,7 +227,11 @@ impl BlobSet {
         Ok(())
     }
 
-    fn blob(&self, digest: &Digest, folder: &ModelFolder) -> anyhow::Result<Vec<u8>> {
+    /// The bytes of a blob of the set, whose model is in `folder`.
+    ///
+    /// # Errors
+    /// Where it is none, or cannot be read.
+    pub fn blob(&self, digest: &Digest, folder: &ModelFolder) -> anyhow::Result<Vec<u8>> {
         let content = self.contents.get(digest);
         Ok(match content.context("a blob that was not asked about")? {
             Content::Bytes(bytes) => bytes.clone(),

@@ -208,8 +208,8 @@ impl ModelCard<'_> {
                  folder has the proof.\nMerging it again gives the same bytes.\n"
             }
             _ => {
-                "\n## Verification\n\nThe folder `proof` shows who computed what, and which parts \
-                 were computed again.\nIts hash is a function of the model, the data and the \
+                "\n## Verification\n\nThe folder `proof` shows who signed for what, and which \
+                 parts were computed again.\nIts hash is a function of the model, the data and the \
                  settings alone: the same job has it\non every machine. In this folder:\n\n```sh\n\
                  concord verify proof --model .\n```\n"
             }

@@ -45,6 +45,19 @@ impl fmt::Display for StoppedBySignal {
 
 impl std::error::Error for StoppedBySignal {}
 
+/// What was to be shown is neither shown nor refuted: the context of an error that says why not.
+/// The exit status is 2, as that of a command line that cannot be read.
+#[derive(Debug)]
+pub struct Unshown(pub String);
+
+impl fmt::Display for Unshown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unshown {}
+
 impl Output {
     /// Output as text, or as JSON.
     pub fn new(json: bool) -> Self {
@@ -93,7 +106,10 @@ impl Output {
             self.result("", &json!({ "event": "error", "error": words }));
         }
         let _ = writeln!(std::io::stderr(), "error: {}", printable(&words));
-        ExitCode::FAILURE
+        match error.is::<Unshown>() {
+            true => ExitCode::from(2),
+            false => ExitCode::FAILURE,
+        }
     }
 }
 

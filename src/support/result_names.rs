@@ -12,6 +12,13 @@ pub const CHECKPOINT: &str = "checkpoint-";
 /// The folder of the proof.
 pub const PROOF: &str = "proof";
 
+/// The folder, in that of the proof, of the states that are kept for replay: a file for each
+/// tensor, named by its digest, so that what two states share is there once.
+pub const STATES: &str = "states";
+
+/// The file there that says which states these are.
+pub const STATES_INDEX: &str = "states.json";
+
 /// The file with the steps of a job.
 pub const LOG_FILE: &str = "log.jsonl";
 
@@ -57,6 +64,7 @@ pub fn is_path(path: &str) -> bool {
     };
     match parts.as_slice() {
         [PROOF, name] => bundle::FILES.contains(name),
+        [PROOF, STATES, name] => *name == STATES_INDEX || is_digest(name),
         [folder, rest @ ..] if steps_of(folder).is_some() => {
             rest == [TRAINER_STATE] || is_model_file(rest)
         }
@@ -64,6 +72,10 @@ pub fn is_path(path: &str) -> bool {
         [.., name] if name.starts_with(EVENTS) => true,
         parts => is_model_file(parts),
     }
+}
+
+fn is_digest(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn is_model_file(parts: &[&str]) -> bool {
@@ -90,6 +102,8 @@ mod tests {
             "model-00001-of-00002.safetensors",
             "additional_chat_templates/tool_use.jinja",
             "proof/job.spec",
+            "proof/states/states.json",
+            "proof/states/e1dd3dfe845f272e8646b7db7728828e0a9f40bbf935565bb106344de8497661",
             "checkpoint-12/trainer_state.json",
             "checkpoint-12/additional_chat_templates/a.jinja",
             "runs/events.out.tfevents.0.0123",
@@ -104,6 +118,9 @@ mod tests {
             "proof",
             "proof/mine",
             "proof/job.spec/x",
+            "proof/states",
+            "proof/states/mine",
+            "states/e1dd3dfe845f272e8646b7db7728828e0a9f40bbf935565bb106344de8497661",
             "checkpoint-12",
             "checkpoint-x/config.json",
             ".concord-state",

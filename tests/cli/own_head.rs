@@ -63,7 +63,7 @@ fn a_job_is_that_of_the_untied_model_and_its_result_too() {
     for model in &models {
         let out = model.file("out");
         let proof = out.join("proof");
-        concord(["verify", arg(&proof), "--model", arg(&out)]).good();
+        concord(["verify", arg(&proof), "--model", arg(&out)]).unproven();
         let config = fs::read(out.join("config.json")).unwrap();
         let config: Value = serde_json::from_slice(&config).unwrap();
         assert_eq!(config["tie_word_embeddings"], false);

@@ -75,9 +75,10 @@ fn a_job_is_done_and_its_proof_holds() {
     );
     assert!(job.result["loss"].as_f64().unwrap() > 0.0);
     let hash = job.result["record_digest"].as_str().unwrap();
-    let ran = verify(&out, &["--model", arg(&out)]).good();
+    let ran = verify(&out, &["--model", arg(&out)]).unproven();
     for word in [
-        "proven",
+        "not proven",
+        "not shown",
         hash,
         "steps       3",
         "convicted   nobody",
@@ -85,10 +86,12 @@ fn a_job_is_done_and_its_proof_holds() {
     ] {
         assert!(ran.stdout.contains(word), "no {word:?} in\n{}", ran.stdout);
     }
-    let object = verify(&out, &["--json"]).good().objects().pop().unwrap();
+    let mut object = verify(&out, &["--json"]).unproven().objects();
+    // The last one is the error.
+    let object = object.swap_remove(0);
     assert_eq!(
         (&object["event"], &object["record_digest"]),
-        (&"verified".into(), &hash.into())
+        (&"unproven".into(), &hash.into())
     );
     assert_eq!(object["tensors_checked"], Value::Null);
     let tuned = concord(["generate", "--model", arg(&out), "--prompt", "w3 w4"]).good();
@@ -135,7 +138,7 @@ fn weights_that_were_not_trained_are_found() {
         "is not the one that was trained",
     ]);
     fs::write(&weights, bytes).unwrap();
-    check().good();
+    check().unproven();
 
     let config = folder.path().join("adapter_config.json");
     let text = fs::read_to_string(&config).unwrap();
@@ -167,7 +170,7 @@ fn a_folder_of_two_kinds_is_refused() {
 fn another_base_model_is_found() {
     let folder = JOB.copy();
     let check = || verify(folder.path(), &["--model", arg(folder.path())]);
-    assert!(check().good().stdout.contains("as it was trained on"));
+    assert!(check().unproven().stdout.contains("as it was trained on"));
     let other = TinyModel::new();
     other.write_weights(|_, values| values[0] += 1.0);
     let config = folder.path().join("adapter_config.json");
@@ -176,16 +179,16 @@ fn another_base_model_is_found() {
     fs::write(&config, text.replace(arg(was), arg(is))).unwrap();
     check().refused(&["base_model_name_or_path", arg(is), "not the model"]);
     drop(other);
-    let ran = check().good();
+    let ran = check().unproven();
     assert!(ran.stdout.contains("not compared"), "{}", ran.stdout);
 }
 
 #[test]
 fn a_folder_that_is_no_proof() {
     let empty = tempfile::tempdir().unwrap();
-    verify(empty.path(), &[]).refused(&["proof", "no such file or folder"]);
+    verify(empty.path(), &[]).unshown(&["proof", "no such file or folder"]);
     fs::create_dir(empty.path().join("proof")).unwrap();
     verify(empty.path(), &[]).refused(&["job.spec", "missing"]);
     let outer = concord(["verify", arg(empty.path())]);
-    outer.refused(&["did you mean", "proof"]);
+    outer.unshown(&["did you mean", "proof"]);
 }

@@ -381,6 +381,22 @@ pub struct Ran {
 }
 
 impl Ran {
+    /// Asserts that something could not be shown, nor refuted, for a reason with all of `words`.
+    #[track_caller]
+    pub fn unshown(&self, words: &[&str]) {
+        assert_eq!(self.code, Some(2), "{self:#?}");
+        assert!(!self.stderr.contains("panicked"), "{self:#?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "no {word:?} in {self:#?}");
+        }
+    }
+
+    /// Asserts that a proof is complete and, as nobody is named who has checked it, not proven.
+    #[track_caller]
+    pub fn unproven(&self) {
+        self.unshown(&["complete, not proven"]);
+    }
+
     /// Asserts that the program refused in a message with all of `words`, and did not panic.
     #[track_caller]
     pub fn refused(&self, words: &[&str]) {

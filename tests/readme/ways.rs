@@ -56,9 +56,10 @@ pub const WAYS: &[(&str, Way)] = &[
         Says(&[]),
     ),
     (
-        "concord verify out/mine/proof --model out/mine",
+        "concord verify out/mine/proof --model out/mine --job job.yaml --replay all",
         Says(&[
             "proven ",
+            "every step of the job",
             "as the last step left it",
             "as it was trained on",
         ]),

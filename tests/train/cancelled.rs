@@ -122,13 +122,14 @@ fn the_same_command_goes_on_with_a_cancelled_job() {
     // Its proof holds, and nothing was left unaudited.
     assert_eq!(result["inconclusive"], 0, "{result}");
     let proof = job.output.join("proof");
-    run(&[
+    let ran = run(&[
         "verify",
         proof.to_str().unwrap(),
         "--model",
         job.output.to_str().unwrap(),
-    ])
-    .good();
+    ]);
+    assert_eq!(ran.code, Some(2), "{ran:#?}");
+    assert!(ran.stderr.contains("complete, not proven"), "{ran:#?}");
     let id = result["job"].as_str().unwrap();
     let watched = pool.jobs(&["watch", id]).good();
     assert_eq!(watched.count("cancelled"), 2, "what happened is told");

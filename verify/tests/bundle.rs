@@ -6,7 +6,7 @@ mod fixture;
 mod verify_bundle;
 
 use concord_verify::training::bundle::{
-    Bundle, BundleError, FILES, VerifyError, from_blob, to_blob, verify,
+    Bundle, BundleError, FILES, VerifyError, from_blob, to_blob, verify, verify_by,
 };
 use fixture::*;
 use proptest::prelude::*;
@@ -37,6 +37,41 @@ fn a_right_bundle_holds_and_says_what_it_shows() {
     // In each step one leaf that was drawn could not be re-run: it may have been the false one.
     assert_eq!((report.audit_rate_min, report.detection), (0.5, 0.0));
     assert!(!report.is_unaudited());
+}
+
+/// What others have re-run shows a reader nothing who believes one checker alone.
+#[test]
+fn audits_of_checkers_that_are_not_named_do_not_count() {
+    let bundle = Story::honest().bundle();
+    let by = |checkers: &[u8]| {
+        let pinned = checkers.iter().map(|&number| id(number)).collect();
+        verify_by(&bundle, &pinned).unwrap()
+    };
+    let all = verify(&bundle).unwrap();
+    assert_eq!(all.audits_counted, all.audits_agreed);
+    assert_eq!(by(&[CHECKER]), all);
+    assert_eq!(by(&[CHECKER, 3]), all);
+    for others in [&[LAZY][..], &[1, COORDINATOR]] {
+        let report = by(others);
+        assert!(report.is_unaudited(), "{report:?}");
+        assert_eq!(
+            report.audits_agreed, all.audits_agreed,
+            "they are checked all the same"
+        );
+    }
+}
+
+#[test]
+fn the_claims_give_the_state_after_every_step() {
+    let bundle = Story::honest().bundle();
+    for steps in 0..3 {
+        assert_eq!(
+            bundle.state_after(steps),
+            Some(state_after(steps)),
+            "{steps}"
+        );
+    }
+    assert_eq!(bundle.state_after(3), None);
 }
 
 #[test]

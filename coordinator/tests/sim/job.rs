@@ -143,6 +143,7 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
         min_checkers: 0,
         checkpoint_every: 3,
         checkpoints_kept: 0,
+        replay_every: 0,
         audit_rate_min: 0,
         audit_rate_new: 0,
         canary_rate: 0,

@@ -64,6 +64,8 @@ pub enum Domain {
     AnswerOwner,
     /// A challenge to prove who is at an address.
     AddressChallenge,
+    /// The draw of the segments that a verifier replays.
+    Replay,
 }
 
 impl Domain {
@@ -100,6 +102,7 @@ impl Domain {
             Self::ApiKey => "concord.v1.apikey",
             Self::AnswerOwner => "concord.v1.answer.owner",
             Self::AddressChallenge => "concord.v1.address.challenge",
+            Self::Replay => "concord.v1.replay",
         }
     }
 

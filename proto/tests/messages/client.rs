@@ -49,6 +49,7 @@ impl Source {
                 min_checkers: self.u32(),
                 checkpoint_every: self.u32(),
                 checkpoints_kept: self.u32(),
+                replay_every: self.u32(),
                 audit_rate_min: self.u64(),
                 audit_rate_new: self.u64(),
                 canary_rate: self.u64(),

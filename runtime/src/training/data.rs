@@ -14,6 +14,8 @@ use concord_proto::{BatchPlan, Digest, JobSpec, SequenceEntry, TrainingSequence}
 use crate::RuntimeError;
 use crate::blobs::Blobs;
 
+const UNFIT: &str = "its length does not fit the manifest";
+
 /// A data set that is read on demand: chunks stay on disk, and each sequence is checked against its
 /// own digest.
 pub struct DataSource {
@@ -25,6 +27,9 @@ pub struct DataSource {
     /// Chunks that have been fetched.
     here: BTreeSet<Digest>,
 }
+
+/// Gives a chunk of the data by its address.
+pub type ChunkReader<'a> = dyn FnMut(Digest) -> Result<Arc<Vec<u8>>, RuntimeError> + 'a;
 
 /// One microbatch.
 #[derive(Clone, Debug)]
@@ -85,10 +90,49 @@ impl DataSource {
         microbatch: u32,
     ) -> Result<Microbatch, RuntimeError> {
         let indices = self.order.sequences(step, microbatch);
-        let mut all = TrainingSequence::default();
-        let mut lengths = Vec::with_capacity(indices.len());
+        let mut sequences = Vec::with_capacity(indices.len());
         for &index in &indices {
-            let sequence = self.sequence(blobs, index as usize).await?;
+            sequences.push(self.sequence(blobs, index as usize).await?);
+        }
+        self.joined(step, &indices, sequences)
+    }
+
+    /// A microbatch of a step, of chunks that `chunk` gives.
+    ///
+    /// # Errors
+    /// That of `chunk`; [`RuntimeError`] where a chunk is not what the manifest says.
+    pub fn microbatch_of(
+        &mut self,
+        chunk: &mut ChunkReader<'_>,
+        step: u32,
+        microbatch: u32,
+    ) -> Result<Microbatch, RuntimeError> {
+        let indices = self.order.sequences(step, microbatch);
+        let mut sequences = Vec::with_capacity(indices.len());
+        for &index in &indices {
+            let (digest, place) = self.chunk_of(index as usize)?;
+            let (before, entry) = self.within(index as usize, place);
+            let bytes = chunk(digest)?;
+            let range = before as usize..(before + entry.bytes()) as usize;
+            let read = match bytes.get(range) {
+                Some(bytes) => TrainingSequence::decode(bytes, &entry),
+                None => Err(UNFIT.to_string()),
+            };
+            sequences.push(read.map_err(|why| bad_chunk(digest, why))?);
+        }
+        self.joined(step, &indices, sequences)
+    }
+
+    /// The microbatch of these sequences.
+    fn joined(
+        &self,
+        step: u32,
+        indices: &[u64],
+        sequences: Vec<TrainingSequence>,
+    ) -> Result<Microbatch, RuntimeError> {
+        let mut all = TrainingSequence::default();
+        let mut lengths = Vec::with_capacity(sequences.len());
+        for sequence in sequences {
             lengths.push(sequence.tokens.len() as u32);
             all.append(sequence);
         }
@@ -111,7 +155,7 @@ impl DataSource {
                 ..StepRegularization::default()
             },
         };
-        let digest = concord_proto::microbatch_digest(&self.manifest, &indices);
+        let digest = concord_proto::microbatch_digest(&self.manifest, indices);
         Ok(Microbatch {
             batch: Arc::new(batch),
             digest,
@@ -128,11 +172,7 @@ impl DataSource {
         blobs: &Blobs,
         index: usize,
     ) -> Result<TrainingSequence, RuntimeError> {
-        let per_chunk = self.manifest.chunk_sequences as usize;
-        let (chunk, place) = (index / per_chunk, index % per_chunk);
-        let digest = *self.manifest.chunks.get(chunk).ok_or_else(|| {
-            RuntimeError::Unsupported(format!("its data set lacks chunk {chunk}"))
-        })?;
+        let (digest, place) = self.chunk_of(index)?;
         if self.here.contains(&digest) {
             match self.read(blobs, digest, index, place).await {
                 Ok(read) => return Ok(read),
@@ -143,11 +183,23 @@ impl DataSource {
         blobs.fetch(digest).await?;
         self.here.insert(digest);
         let read = self.read(blobs, digest, index, place).await;
-        read.map_err(|why| RuntimeError::BadBlob {
-            digest,
-            what: "data chunk",
-            why,
-        })
+        read.map_err(|why| bad_chunk(digest, why))
+    }
+
+    /// The chunk of a sequence, and the place of the sequence in it.
+    fn chunk_of(&self, index: usize) -> Result<(Digest, usize), RuntimeError> {
+        let per_chunk = self.manifest.chunk_sequences as usize;
+        let (chunk, place) = (index / per_chunk, index % per_chunk);
+        let digest = self.manifest.chunks.get(chunk).copied();
+        let lacking = || RuntimeError::Unsupported(format!("its data set lacks chunk {chunk}"));
+        Ok((digest.ok_or_else(lacking)?, place))
+    }
+
+    /// The bytes before a sequence in its chunk, of which it is the `place`-th, and its entry.
+    fn within(&self, index: usize, place: usize) -> (u64, SequenceEntry) {
+        let sequences = &self.manifest.sequences;
+        let before = sequences[index - place..index].iter();
+        (before.map(SequenceEntry::bytes).sum(), sequences[index])
     }
 
     /// A sequence, which is the `place`-th of its chunk.
@@ -163,12 +215,11 @@ impl DataSource {
             (first + self.manifest.chunk_sequences as usize).min(self.manifest.sequences.len());
         let bytes_of =
             |entries: &[SequenceEntry]| -> u64 { entries.iter().map(SequenceEntry::bytes).sum() };
-        let entry = self.manifest.sequences[index];
-        let before = bytes_of(&self.manifest.sequences[first..index]);
+        let (before, entry) = self.within(index, place);
         let read = blobs
             .parts(chunk, vec![(before, entry.bytes() as usize)])
             .await;
-        let unfit = "its length does not fit the manifest".to_string();
+        let unfit = UNFIT.to_string();
         let (bytes, mut parts) = read.map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => unfit.clone(),
             _ => error.to_string(),
@@ -177,5 +228,13 @@ impl DataSource {
             return Err(unfit);
         }
         TrainingSequence::decode(&parts.pop().ok_or(unfit)?, &entry)
+    }
+}
+
+fn bad_chunk(digest: Digest, why: String) -> RuntimeError {
+    RuntimeError::BadBlob {
+        digest,
+        what: "data chunk",
+        why,
     }
 }

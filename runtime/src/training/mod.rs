@@ -1,4 +1,5 @@
-//! Training: the engine of a worker, the work of a leaf, and what is needed to do it again.
+//! Training: the engine of a worker, the work of a leaf, and what is needed to do it again: a leaf
+//! for an audit, or all steps for a replay.
 
 pub(crate) mod assignment;
 pub(crate) mod audit;
@@ -8,4 +9,5 @@ pub(crate) mod engine;
 pub(crate) mod leaf_work;
 pub(crate) mod partial_sums;
 pub(crate) mod peers;
+pub mod replay;
 pub(crate) mod shapes;

@@ -20,6 +20,8 @@ pub struct Outcome {
     pub hash: String,
     /// Who was convicted.
     pub convicted: Vec<String>,
+    /// The keys of the checkers.
+    pub checkers: Vec<String>,
     /// Where weights and proof are.
     pub output: PathBuf,
 }
@@ -282,8 +284,15 @@ impl Play<'_> {
         Ok(Outcome {
             hash,
             convicted: self.convicted.clone(),
+            checkers: self.checkers(),
             output: PathBuf::from(output),
         })
+    }
+
+    fn checkers(&self) -> Vec<String> {
+        let actors = self.pool.actors();
+        let checkers = actors.filter(|(actor, _)| matches!(actor.role, ActorRole::Checker));
+        checkers.map(|(_, key)| key.to_string()).collect()
     }
 
     fn name(&self, object: &Value, key: &str) -> String {

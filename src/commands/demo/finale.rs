@@ -23,12 +23,17 @@ pub async fn prove(last: &Outcome, screen: &Screen) -> anyhow::Result<Value> {
     screen.heading(4, title);
     screen.object(&json!({ "event": "act", "act": 4, "title": title }));
     let (model, proof) = (last.output.display(), last.output.join("proof"));
-    let args = [
-        "verify",
-        &proof.display().to_string(),
-        "--model",
-        &model.to_string(),
+    let proof = proof.display().to_string();
+    let mut args = vec![
+        "verify".to_string(),
+        proof,
+        "--model".to_string(),
+        model.to_string(),
     ];
+    // The reader knows the checkers: they are of this machine.
+    for key in &last.checkers {
+        args.extend(["--checker".to_string(), key.clone()]);
+    }
     let mut verified = program::run(&args, "verified").await?;
     let count = |key: &str| verified[key].to_string();
     screen.good(&format!(

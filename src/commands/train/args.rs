@@ -7,6 +7,7 @@ use anyhow::bail;
 use concord_coordinator::core::Config;
 use concord_kernels::Device;
 use concord_proto::client::{PlanChoice, RunOptions};
+use concord_proto::limits::STEPS_MAX;
 use concord_runtime::measure;
 
 use crate::support::bytes;
@@ -73,6 +74,10 @@ pub struct TrainArgs {
     /// until the new one is there.
     #[arg(long)]
     pub overwrite: bool,
+    /// Steps between two states that are kept in the proof for `concord verify --replay`, instead
+    /// of what the job file says (`replay_steps`); 0 keeps none.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=i64::from(STEPS_MAX)))]
+    pub replay_steps: Option<u32>,
     /// Stages x replicas, such as "2x2", or "auto".
     #[arg(long, default_value = "auto", value_name = "PLAN")]
     plan: PlanArg,
@@ -169,6 +174,7 @@ impl TrainArgs {
             min_checkers: self.min_checkers.unwrap_or(checkers),
             checkpoint_every: 1,
             checkpoints_kept: 0,
+            replay_every: 0,
             audit_rate_min: probability("--audit-rate", self.audit_rate)?,
             audit_rate_new: probability("--audit-rate-new", self.audit_rate_new)?,
             canary_rate: probability("--canary-rate", self.canary_rate)?,

@@ -11,11 +11,11 @@ use concord_proto::{Digest, JobId, JobSpec};
 use concord_runtime::RuntimeError;
 use serde_json::{Value, json};
 
-use super::ingest::Ingested;
 use super::output_dir::OutputDir;
 use super::output_dir::log::StepLog;
 use super::{Run, result};
 use crate::support::client::Client;
+use crate::support::ingest::Ingested;
 use crate::support::job_file::{JobFile, Steps};
 use crate::support::output::{Output, in_words};
 use crate::support::result_names::TRAINER_STATE;

@@ -4,17 +4,24 @@ use concord_models::config::Span;
 use concord_models::memory::TrainingBytes;
 use serde_json::json;
 
-use super::ingest::Ingested;
 use super::room;
 use crate::support::bytes::size;
+use crate::support::ingest::Ingested;
+use crate::support::kept_states;
 use crate::support::output::{Output, counted};
 use crate::support::profile::KeptFormats;
 
-/// Prints steps, tokens, memory and disk of a job that keeps so many folders of checkpoints.
+/// Prints steps, tokens, memory and disk of a job that keeps so many folders of checkpoints, and a
+/// state for replay after every `replay_every` steps.
 ///
 /// # Errors
 /// Where the formats of the model's weights cannot be read.
-pub fn print(ingested: &Ingested, save_total_limit: u32, output: &Output) -> anyhow::Result<()> {
+pub fn print(
+    ingested: &Ingested,
+    save_total_limit: u32,
+    replay_every: u32,
+    output: &Output,
+) -> anyhow::Result<()> {
     let told = ingested.told.iter();
     told.for_each(|told| told.tell(output));
     let (spec, run, steps) = (&ingested.spec, &ingested.run, &ingested.steps);
@@ -24,12 +31,21 @@ pub fn print(ingested: &Ingested, save_total_limit: u32, output: &Output) -> any
     let memory = bytes.stage(Span::from(0..spec.layers), 1).total();
     let sequences = spec.sequences_per_step();
     let tokens = ingested.step_tokens;
-    let needs = room::Needs::of(spec, steps, save_total_limit);
+    let needs = room::Needs::of(spec, steps, save_total_limit, replay_every);
+    let replay = match kept_states::count(spec, replay_every) {
+        0 => "no states (replay_steps)".to_string(),
+        count => format!(
+            "{} for {}, one every {}",
+            size(needs.replay),
+            counted(count.into(), "state"),
+            counted(replay_every.into(), "step")
+        ),
+    };
     let text = format!(
         "job         {}\nsteps       {}, {} of them warm-up, a checkpoint every {}\nstep        {} \
          of at most {} tokens, on average {tokens} in all\ntokens      {} in all steps\n\
          memory      {} on one worker; \
-         `concord plan --job` cuts it\ndisk        {} for the result, {} for checkpoints",
+         `concord plan --job` cuts it\ndisk        {} for the result, {} for checkpoints\nreplay      {replay}",
         spec.id(),
         steps.steps,
         steps.warmup,
@@ -47,6 +63,7 @@ pub fn print(ingested: &Ingested, save_total_limit: u32, output: &Output) -> any
         "sequences_per_step": sequences, "tokens_per_step": tokens,
         "tokens": tokens * u64::from(steps.steps), "memory_bytes": memory,
         "result_bytes": needs.result, "checkpoint_bytes": needs.checkpoints,
+        "replay_steps": replay_every, "replay_bytes": needs.replay,
     });
     output.result(&text, &object);
     Ok(())

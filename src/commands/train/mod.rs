@@ -2,21 +2,16 @@
 
 mod args;
 mod checkpoints;
-mod chunks;
 mod completed;
 mod dry_run;
-mod expected;
-mod held_out;
-mod ingest;
 mod output_dir;
-mod packing;
 mod progress;
 mod records;
+mod replay_states;
 mod report;
 mod result;
 mod room;
 mod stop;
-mod told;
 mod watch;
 
 use std::sync::Arc;
@@ -32,17 +27,20 @@ use concord_proto::{AdapterSpec, JobId, JobSpec};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use crate::support::blobs::BlobSet;
 use crate::support::client::Client;
+use crate::support::ingest::{self, Ingested};
 use crate::support::job_data;
 use crate::support::job_file::{self, GivenJob, JobFile, explain};
+use crate::support::kept_states;
 use crate::support::output::{Output, counted};
 use crate::support::pool::{LocalPool, Troubles};
 use crate::support::signals::EndSignals;
 use checkpoints::Saver;
-use ingest::Ingested;
 use output_dir::log::StepLog;
 use output_dir::{AboutJob, OutputDir, OutputStanding, REPLACED_DIR, apart};
 use records::{Board, Records};
+use replay_states::ReplayStates;
 use watch::JobSeen;
 
 pub use args::TrainArgs;
@@ -84,12 +82,14 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     let mut options = args.options(&job)?;
     if args.dry_run {
         OutputDir::look(&job)?;
-        let ingested = ingest::ingest(&job, output, args.coordinator.is_none())
+        let ingested = read(&job, output, args.coordinator.is_none())
             .map_err(|error| given.in_its_words(error))?;
         if let Ok(dir) = job.output_dir.canonicalize() {
             apart::check_base(&dir, ingested.folder.dir())?;
         }
-        return dry_run::print(&ingested, job.save_total_limit, output);
+        let replay_every =
+            kept_states::every(args.replay_steps.or(job.replay_steps), &ingested.spec);
+        return dry_run::print(&ingested, job.save_total_limit, replay_every, output);
     }
     let mut signals = EndSignals::install()?;
     let mut output_dir = OutputDir::take(&job, args.overwrite)?;
@@ -110,6 +110,8 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     });
     options.checkpoint_every = ingested.steps.save;
     options.checkpoints_kept = checkpoints::most_kept(&job, &ingested.steps);
+    options.replay_every =
+        kept_states::every(args.replay_steps.or(job.replay_steps), &ingested.spec);
     match output_dir.hold(id, &options.name, job.adapter)? {
         OutputStanding::Done(told) => return result::tell_again(&output_dir, &told, output),
         OutputStanding::ToDo => {}
@@ -117,7 +119,12 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     let state = args.state_dir(&output_dir.state_dir());
     room::check(
         &output_dir,
-        &room::Needs::of(&ingested.spec, &ingested.steps, job.save_total_limit),
+        &room::Needs::of(
+            &ingested.spec,
+            &ingested.steps,
+            job.save_total_limit,
+            options.replay_every,
+        ),
         state.as_deref(),
     )?;
     let run = Run {
@@ -126,6 +133,10 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
         ingested: &ingested,
         output,
         is_local: args.coordinator.is_none(),
+        replay: ReplayStates {
+            every: options.replay_every,
+            store: state.as_deref().map(LocalPool::store),
+        },
         seen: JobSeen::default(),
     };
     run.to_the_end(&args, options, &mut output_dir, &mut signals)
@@ -161,16 +172,22 @@ fn with_ranks(mut settings: Vec<(String, String)>, adapter: &AdapterSpec) -> Vec
     settings
 }
 
+/// Reads model and data. Workers check every tensor against its address, so that digests kept
+/// beside the model are believed.
+fn read(job: &JobFile, output: &Output, is_local: bool) -> anyhow::Result<Ingested> {
+    ingest::ingest(job, output, is_local, BlobSet::believing_kept_digests())
+}
+
 /// Reads model and data in a thread of its own, which the end of the program does not wait for.
 /// Workers of this machine compute on its CPU; of others it is not known.
 async fn in_thread(job: Arc<JobFile>, output: Output, is_local: bool) -> anyhow::Result<Ingested> {
     let (send, ingested) = tokio::sync::oneshot::channel();
-    let read = move || {
+    let work = move || {
         // Nobody takes it where the user has stopped waiting.
-        let _ = send.send(ingest::ingest(&job, &output, is_local));
+        let _ = send.send(read(&job, &output, is_local));
     };
     let thread = std::thread::Builder::new().name("ingest".to_string());
-    thread.spawn(read).context("cannot start a thread")?;
+    thread.spawn(work).context("cannot start a thread")?;
     let ingested = ingested.await;
     ingested.context("reading model and data has stopped, which is a bug")?
 }
@@ -183,6 +200,8 @@ struct Run<'a> {
     output: &'a Output,
     /// Whether the pool was started by this command.
     is_local: bool,
+    /// The states that are kept for replay.
+    replay: ReplayStates,
     seen: JobSeen,
 }
 
@@ -319,8 +338,14 @@ impl Run<'_> {
         let mut log = records.log;
         // The coordinator may have been restarted since the job was submitted.
         let client = Client::connect(url).await?;
-        let bundle =
-            result::write(&client, self.id, self.job, self.ingested, &done, output_dir).await?;
+        let finished = result::FinishedJob {
+            id: self.id,
+            job: self.job,
+            ingested: self.ingested,
+            state: done.state,
+            replay: &self.replay,
+        };
+        let bundle = result::write(&client, &finished, output_dir).await?;
         let mut object = json!({
             "event": "result", "job": self.id.to_string(),
             "record_digest": done.record.to_string(), "steps": done.steps, "loss": done.loss,

@@ -17,15 +17,15 @@ use concord_runtime::{blobs, tensor_blob};
 use concord_verify::training::bundle::{self, Bundle};
 use serde_json::{Value, json};
 
-use super::completed::Completed;
-use super::ingest::Ingested;
 use super::output_dir::{OutputDir, files, remove_folder, sync};
-use super::{forget_state, in_words};
+use super::replay_states::ReplayStates;
+use super::{forget_state, in_words, tell_failure};
 use crate::support::client::Client;
+use crate::support::ingest::Ingested;
 use crate::support::job_file::JobFile;
 use crate::support::model_card;
 use crate::support::output::Output;
-use crate::support::result_names::PROOF;
+use crate::support::result_names::{PROOF, STATES};
 use crate::support::result_weights;
 
 /// The file of a chat template, which comes before one in `tokenizer_config.json`.
@@ -33,6 +33,17 @@ const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
 /// Files that make a folder a model or an adapter. They are moved last.
 const LAST: [&str; 2] = ["config.json", "adapter_config.json"];
+
+/// A job whose result is to be written.
+pub struct FinishedJob<'a> {
+    pub id: JobId,
+    pub job: &'a JobFile,
+    pub ingested: &'a Ingested,
+    /// Blob address of the state that comes out.
+    pub state: Digest,
+    /// The states that were kept for replay.
+    pub replay: &'a ReplayStates,
+}
 
 /// Fetches the last state and the proof of a finished job, checks both, and puts them into the
 /// output folder. Returns the folder of the proof.
@@ -42,16 +53,15 @@ const LAST: [&str; 2] = ["config.json", "adapter_config.json"];
 /// command writes its result.
 pub async fn write(
     client: &Client,
-    id: JobId,
-    job: &JobFile,
-    ingested: &Ingested,
-    done: &Completed,
+    finished: &FinishedJob<'_>,
     output_dir: &mut OutputDir,
 ) -> anyhow::Result<PathBuf> {
     let staging = output_dir.staging_dir();
-    let written = write_to(&staging, client, id, job, ingested, done.state).await;
-    let written = written.and_then(|bundle| {
-        let card = model_card::of_job(job, output_dir.settings(), &bundle);
+    let mut kept = Vec::new();
+    let written = write_to(&staging, client, finished).await;
+    let written = written.and_then(|(bundle, updates)| {
+        kept = updates;
+        let card = model_card::of_job(finished.job, output_dir.settings(), &bundle);
         let path = staging.join(model_card::FILE);
         std::fs::write(&path, card).with_context(|| format!("cannot write {}", path.display()))
     });
@@ -75,6 +85,8 @@ pub async fn write(
              {remedy}, and the same command writes it without training again"
         ))
     })?;
+    // Otherwise they take room there, and do no other harm.
+    tell_failure(finished.replay.release(client, finished.id, &kept).await);
     Ok(output_dir.dir().join(PROOF))
 }
 
@@ -110,23 +122,23 @@ fn check(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Returns the proof, and the updates after which it has a state for replay.
 async fn write_to(
     staging: &Path,
     client: &Client,
-    id: JobId,
-    job: &JobFile,
-    ingested: &Ingested,
-    state: Digest,
-) -> anyhow::Result<Bundle> {
-    let tensors = fetch_values(client, &ingested.spec, state).await?;
-    let bundle = fetch_bundle(client, id).await?;
+    finished: &FinishedJob<'_>,
+) -> anyhow::Result<(Bundle, Vec<u32>)> {
+    let (job, ingested) = (finished.job, finished.ingested);
+    let tensors = fetch_values(client, &ingested.spec, finished.state).await?;
+    let bundle = fetch_bundle(client, finished.id).await?;
     // An interrupted earlier run may have left it.
     remove_folder(staging)?;
     std::fs::create_dir(staging).with_context(|| format!("cannot make {}", staging.display()))?;
     save_weights(staging, job, ingested, tensors)?;
     bundle.write_dir(&staging.join(PROOF))?;
     check(staging)?;
-    Ok(bundle)
+    let kept = finished.replay.put(client, &bundle, staging).await?;
+    Ok((bundle, kept))
 }
 
 /// Writes trained tensors into a folder, as an adapter or as the weights of a model.
@@ -230,6 +242,10 @@ fn place(staging: &Path, output_dir: &mut OutputDir) -> anyhow::Result<()> {
             std::fs::rename(&from, &to)
         };
         renamed().with_context(|| format!("cannot put {} into its place", to.display()))?;
+    }
+    let states = dir.join(PROOF).join(STATES);
+    if states.is_dir() {
+        sync(&states)?;
     }
     sync(&dir.join(PROOF))?;
     sync(&dir)

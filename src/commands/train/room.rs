@@ -8,12 +8,13 @@ use concord_proto::JobSpec;
 use super::output_dir::OutputDir;
 use crate::support::bytes::size;
 use crate::support::job_file::Steps;
+use crate::support::kept_states;
 
 /// Bytes of a result, or of a checkpoint's folder, besides its tensors: tokenizer, configuration,
 /// proof.
 const SMALL_FILES_BYTES: u64 = 1 << 20;
 
-/// Bytes of a value in a result, and in a checkpoint, which has its moments, too.
+/// Bytes of a value in a result.
 const VALUE_BYTES: u64 = 4;
 
 /// Checkpoints that are on the disk at a time if audits are slow.
@@ -31,15 +32,17 @@ pub struct Needs {
     pub checkpoints: u64,
     /// The checkpoints if audits are slow.
     checkpoints_max: u64,
+    /// The states that are kept for replay: they lie where the checkpoints do, and in the end where
+    /// the result is; on one disk these are the same files.
+    pub replay: u64,
 }
 
 impl Needs {
     /// The bytes of a job with these steps, which keeps at most `limit` folders of checkpoints, or
-    /// all for 0.
-    pub fn of(spec: &JobSpec, steps: &Steps, limit: u32) -> Self {
-        let values = trained_values(spec);
-        let moments = spec.optimizer.rule.moment_bytes(values);
-        let one = values.saturating_mul(VALUE_BYTES).saturating_add(moments);
+    /// all for 0, and a state for replay after every `replay_every` steps, or none for 0.
+    pub fn of(spec: &JobSpec, steps: &Steps, limit: u32, replay_every: u32) -> Self {
+        let values = kept_states::trained_values(spec);
+        let one = kept_states::state_bytes(spec);
         // The next checkpoint is written while the previous one is there. The last state is always
         // a checkpoint.
         let is_saved_before = (1..spec.steps).contains(&steps.save);
@@ -59,6 +62,7 @@ impl Needs {
                 .saturating_add(folder.saturating_mul(folders)),
             checkpoints: one.saturating_mul(least),
             checkpoints_max: one.saturating_mul(most),
+            replay: one.saturating_mul(kept_states::count(spec, replay_every).into()),
         }
     }
 }
@@ -92,17 +96,28 @@ pub fn check(output_dir: &OutputDir, needs: &Needs, state: Option<&Path>) -> any
 
 /// Decides between a refusal, a warning and nothing.
 fn decide(needs: Needs, free: Free, output: &str, state: &str) -> anyhow::Result<Option<String>> {
-    let (result, least, most) = (needs.result, needs.checkpoints, needs.checkpoints_max);
+    let (result, replay) = (needs.result, needs.replay);
+    let (least, most) = (needs.checkpoints, needs.checkpoints_max);
+    let kept = match replay {
+        0 => String::new(),
+        bytes => format!(", the states for replay {}", size(bytes)),
+    };
+    // More of these than of anything else can be spared.
+    let fewer = match replay {
+        0 => "",
+        _ => ", keep fewer states (replay_steps)",
+    };
     let lacks = |needed: u64, free: u64| free < needed;
     match free {
         Free::Together(free) => {
+            let result = result.saturating_add(replay);
             let (needed, may_need) = (result.saturating_add(least), result.saturating_add(most));
             if lacks(needed, free) {
                 bail!(
-                    "output_dir: the result takes {} and the checkpoints until then {}, and the \
-                     disk of {output} has {} left: make room, choose another output_dir, or keep \
-                     the checkpoints on another disk with --pool-dir",
-                    size(result),
+                    "output_dir: the result takes {}{kept} and the checkpoints until then {}, and \
+                     the disk of {output} has {} left: make room{fewer}, choose another \
+                     output_dir, or keep the checkpoints on another disk with --pool-dir",
+                    size(needs.result),
                     size(least),
                     size(free)
                 );
@@ -110,10 +125,10 @@ fn decide(needs: Needs, free: Free, output: &str, state: &str) -> anyhow::Result
             Ok(lacks(may_need, free).then(|| warning(output, free, may_need)))
         }
         Free::Apart(free, state_free) => {
-            if lacks(result, free) {
+            if lacks(result.saturating_add(replay), free) {
                 bail!(
-                    "output_dir: the result takes {} and the disk of {output} has {} left: make \
-                     room, or choose another output_dir",
+                    "output_dir: the result takes {}{kept}, and the disk of {output} has {} left: \
+                     make room{fewer}, or choose another output_dir",
                     size(result),
                     size(free)
                 );
@@ -121,10 +136,11 @@ fn decide(needs: Needs, free: Free, output: &str, state: &str) -> anyhow::Result
             let Some(free) = state_free else {
                 return Ok(None);
             };
+            let (least, most) = (least.saturating_add(replay), most.saturating_add(replay));
             if lacks(least, free) {
                 bail!(
                     "--pool-dir: the checkpoints take {} and the disk of {state} has {} left: make \
-                     room, or choose another folder",
+                     room{fewer}, or choose another folder",
                     size(least),
                     size(free)
                 );
@@ -150,16 +166,6 @@ fn most_folders(steps: u32, every: u32, limit: u32) -> u32 {
         0 => all,
         limit => all.min(limit.saturating_add(1)),
     }
-}
-
-fn trained_values(spec: &JobSpec) -> u64 {
-    let values = |shape: &[u64]| {
-        shape
-            .iter()
-            .fold(1_u64, |all, &dim| all.saturating_mul(dim))
-    };
-    let tensors = spec.trainable.iter().map(|tensor| values(&tensor.shape));
-    tensors.fold(0, u64::saturating_add)
 }
 
 /// The free bytes, including what an earlier run of the job has already written to `state`. `None`
@@ -230,6 +236,7 @@ mod tests {
         result: 4 << 20,
         checkpoints: 20 << 20,
         checkpoints_max: 30 << 20,
+        replay: 0,
     };
 
     fn decided(free: Free) -> Result<Option<String>, String> {
@@ -250,6 +257,28 @@ mod tests {
         let warned = decided(Free::Together((34 << 20) - 1)).unwrap().unwrap();
         assert!(warned.contains("may write 34.0 MiB"), "{warned}");
         assert_eq!(decided(Free::Together(34 << 20)), Ok(None));
+    }
+
+    #[test]
+    fn states_for_replay_need_room_once_on_each_disk() {
+        let needs = Needs {
+            replay: 50 << 20,
+            ..NEEDS
+        };
+        let decided = |free| decide(needs, free, "out", "state").map_err(|error| error.to_string());
+        let refused = decided(Free::Together((74 << 20) - 1)).unwrap_err();
+        for words in [
+            "takes 4.0 MiB, the states for replay 50.0 MiB",
+            "replay_steps",
+        ] {
+            assert!(refused.contains(words), "{refused}");
+        }
+        assert_eq!(decided(Free::Together(84 << 20)), Ok(None));
+        let refused = decided(Free::Apart((54 << 20) - 1, Some(u64::MAX))).unwrap_err();
+        assert!(refused.contains("states for replay 50.0 MiB"), "{refused}");
+        let refused = decided(Free::Apart(54 << 20, Some((70 << 20) - 1))).unwrap_err();
+        assert!(refused.starts_with("--pool-dir"), "{refused}");
+        assert_eq!(decided(Free::Apart(54 << 20, Some(80 << 20))), Ok(None));
     }
 
     #[test]

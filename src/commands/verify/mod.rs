@@ -1,39 +1,54 @@
 //! `concord verify`: the proof of a job, or the receipt of an answer, checked with no coordinator
 //! running.
 
+mod proof;
 mod receipt;
+mod replay;
+mod replay_case;
+mod verdict;
+mod words;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::str::FromStr;
 
-use anyhow::{Context, bail};
-use concord_proto::{BatchPlan, Claim, Leaf, LeafPhase, WorkerId};
-use concord_verify::training::bundle::{self, Bundle, BundleError, Report, VerifyError};
-use serde_json::{Value, json};
+use concord_proto::{Digest, PublicKey};
 
 use crate::support::device::DeviceArgs;
+use crate::support::job_file::ReadOptions;
 use crate::support::load_in::LoadInArgs;
-use crate::support::output::Output;
-use crate::support::result_weights::{self, Base};
+use crate::support::output::{Output, Unshown};
+use verdict::is_refutation;
 
 /// Options of `concord verify`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   concord verify out/shakespeare/proof
   concord verify out/shakespeare/proof --model out/shakespeare   # the weights, too
+  concord verify out/shakespeare/proof --replay 3 --job examples/shakespeare.yaml
+  concord verify out/shakespeare/proof --checker KEY             # KEY is that of a checker of yours
   concord verify receipt.json --model path/to/model              # an answer of `concord serve`
   concord verify receipt.json --model path/to/model --adapter out/poet --device cuda:0
 
 A proof shows who claims to have done the work, that the claims fit together from the first step
 to the last, and which pieces of work that were drawn for an audit were re-run by somebody else.
-Where none was re-run, nothing is proven, and the exit status is 1.
-It does not show that the coordinator is one that you trust: --coordinator compares its key.")]
+All of that can come from one hand that has all the keys. So it is called proven only where you
+name a checker that you trust (--checker), or where this machine computes a part of the job again
+(--replay); --coordinator compares whose ledger it is, and proves nothing alone.
+
+With --replay, segments of the job are drawn by chance, here and now, and computed from the states
+that the proof has kept, with the model and the data that the job file names; every record must
+come out. Nobody's word enters into that.
+
+Exit status: 0 if all that was asked for is shown, 1 if something is refuted (the proof, the
+weights or the receipt do not hold), 2 if neither: not enough is shown, something that is needed is
+missing, or the command line is wrong.")]
 pub struct VerifyArgs {
     /// The folder of a proof, or the file of a receipt.
     #[arg(value_name = "BUNDLE_DIR_OR_RECEIPT")]
     path: PathBuf,
-    /// A folder that the job wrote: check that its weights are those that the proof ends with. For
-    /// a receipt, the model that answered.
+    /// A folder that the job wrote: check that its weights are those that the proof ends with. With
+    /// --replay, also the base model, where it is not where the job file says. For a receipt, the
+    /// model that answered.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     #[command(flatten)]
@@ -44,296 +59,90 @@ pub struct VerifyArgs {
     /// The key that must have signed the proof or the receipt; by default any key.
     #[arg(long, value_name = "KEY")]
     coordinator: Option<String>,
-    /// Where a receipt's answer is computed again.
+    /// The key of a checker that you trust; may be given again. Audits by others count for nothing
+    /// then.
+    #[arg(long, value_name = "KEY")]
+    checker: Vec<String>,
+    /// Compute so many segments between kept states again, drawn by chance, or all.
+    #[arg(long, value_name = "K|all")]
+    replay: Option<ReplayCount>,
+    /// The job file, for --replay: the base model and the data that it names are read.
+    #[arg(long, value_name = "FILE", requires = "replay")]
+    job: Option<PathBuf>,
+    #[command(flatten)]
+    asked: ReadOptions,
+    /// What the segments are drawn by, as 64 hexadecimal digits, to repeat a draw; by default fresh
+    /// randomness, which nobody could foresee.
+    #[arg(long, value_name = "HEX", requires = "replay")]
+    replay_seed: Option<Digest>,
+    /// Where segments, or a receipt's answer, are computed again.
     #[command(flatten)]
     device: DeviceArgs,
 }
 
-/// The work of one worker, by its claims.
-#[derive(Default)]
-struct WorkerShare {
-    device: String,
-    steps: u32,
-    leaves: u64,
-    tokens: u64,
+/// How many segments are computed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReplayCount {
+    Some(u32),
+    All,
 }
 
-/// The result of comparing the weights.
-struct Weights {
-    /// How many tensors are as the last step left them.
-    tensors: usize,
-    /// The base model of an adapter.
-    base: Option<Base>,
+impl FromStr for ReplayCount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("all", _) => Ok(Self::All),
+            (_, Ok(count @ 1..)) => Ok(Self::Some(count)),
+            _ => Err(format!("'{text}': a number from 1, or all")),
+        }
+    }
 }
 
-/// Checks a proof and, if they are given, the weights.
+/// Checks a proof and, if they are given, the weights; or a receipt.
 ///
 /// # Errors
-/// Naming the file, the statement in it and, where one is at fault, the party.
+/// Naming the file, the statement in it and, where one is at fault, the party; [`Unshown`] where
+/// nothing is refuted, but not enough is shown.
 pub fn run(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
-    if args.path.is_file() {
-        return receipt::run(args, output);
-    }
-    check_path(&args.path)?;
-    if args.adapter.is_some() {
-        bail!(
-            "--adapter is for the receipt of an answer: the folder that a job wrote, adapter or \
-             model, is given as --model"
-        );
-    }
-    if args.load_in.format().is_some() {
-        bail!(
-            "--load-in-4bit and --load-in-8bit are for the receipt of an answer: whether a job \
-             quantised its base model is found out"
-        );
-    }
-    if args.device.is_given() {
-        bail!("--device is for the receipt of an answer: to verify a proof nothing is computed");
-    }
-    let expected = receipt::key(args)?;
-    let place = || format!("{}: not proven", args.path.display());
-    let bundle = match Bundle::read_dir(&args.path) {
-        Ok(bundle) => bundle,
-        Err(BundleError::Content(error)) => return Err(refuted(error, output)).with_context(place),
-        Err(error) => return Err(error.into()),
+    let done = match args.path.is_file() {
+        true => receipt::run(args, output),
+        false => proof::run(args, output),
     };
-    let report = match bundle::verify(&bundle) {
-        Ok(report) => report,
-        Err(error) => return Err(refuted(error, output)).with_context(place),
-    };
-    if let Some(expected) = expected.filter(|key| *key != report.coordinator) {
-        bail!(
-            "{}: it is signed by the coordinator {}, and --coordinator asks for {expected}",
-            place(),
-            report.coordinator
-        );
-    }
-    let weights = match &args.model {
-        Some(folder) => Some(Weights {
-            tensors: result_weights::check(&bundle, folder)?,
-            base: result_weights::check_base(&bundle, folder)?,
-        }),
-        None => None,
-    };
-    let shares = shares(&bundle)?;
-    output.result(
-        &text(&report, &shares, weights.as_ref()),
-        &object(&report, &shares, weights.as_ref()),
-    );
-    if !report.is_unaudited() {
-        return Ok(());
-    }
-    let why = match report.audits_drawn {
-        0 => format!(
-            "none of the {} pieces of work was drawn (a higher --audit-rate of `concord train` \
-             draws more)",
-            report.leaves
-        ),
-        drawn => format!("none of the {drawn} drawn pieces of work could be re-run"),
-    };
-    bail!(
-        "{}: signatures, chain and coverage hold, but {why}: nobody but the workers has computed \
-         anything",
-        place()
-    );
-}
-
-/// Refuses a path that is not the folder of a proof, and suggests one that is near.
-fn check_path(path: &Path) -> anyhow::Result<()> {
-    if !path.exists() {
-        bail!("{}: there is no such file or folder", path.display());
-    }
-    let inner = path.join("proof");
-    if inner.is_dir() && !path.join("job.spec").exists() {
-        bail!(
-            "{} is not the folder of a proof: did you mean {}?",
-            path.display(),
-            inner.display()
-        );
-    }
-    Ok(())
-}
-
-/// Prints what does not hold as a JSON object, and returns it as an error.
-fn refuted(error: VerifyError, output: &Output) -> anyhow::Error {
-    let object = json!({
-        "event": "refuted", "file": error.file, "statement": error.statement,
-        "reason": error.reason, "party": error.party.map(|party| party.to_string()),
-    });
-    output.result("", &object);
-    error.into()
-}
-
-fn shares(bundle: &Bundle) -> anyhow::Result<BTreeMap<WorkerId, WorkerShare>> {
-    let mut shares: BTreeMap<WorkerId, WorkerShare> = BTreeMap::new();
-    let claims = bundle.claims.iter();
-    let claims = claims.flat_map(|step| step.claims.iter().map(move |claim| (step.step, claim)));
-    let data = &bundle.data.sequences;
-    let mut batches = BatchPlan::new(&bundle.spec, data.len() as u64);
-    let mut tokens = |step, leaf: &Leaf| -> u64 {
-        let is_of_microbatch = matches!(leaf.phase, LeafPhase::Forward | LeafPhase::Backward);
-        let sequences = match is_of_microbatch {
-            true => batches.sequences(step, leaf.microbatch),
-            false => Vec::new(),
-        };
-        let of = |index: &u64| u64::from(data[*index as usize].tokens);
-        sequences.iter().map(of).sum()
-    };
-    for (step, signed) in claims {
-        let claim: Claim = signed.claim.open()?;
-        let share = shares.entry(signed.claim.signer).or_default();
-        share.device = claim.device;
-        share.steps += u32::from(!bundle.spec.is_evaluation(step));
-        share.leaves += signed.leaves.len() as u64;
-        share.tokens += signed
-            .leaves
-            .iter()
-            .map(|leaf| tokens(step, leaf))
-            .sum::<u64>();
-    }
-    Ok(shares)
-}
-
-fn text(
-    report: &Report,
-    shares: &BTreeMap<WorkerId, WorkerShare>,
-    weights: Option<&Weights>,
-) -> String {
-    let mut lines = vec![
-        match report.is_unaudited() {
-            false => format!("proven      job {}", report.job),
-            true => format!("not proven  job {}", report.job),
+    done.map_err(
+        |error| match is_refutation(&error) || error.is::<Unshown>() {
+            true => error,
+            false => error.context(Unshown(format!("{}: not proven", args.path.display()))),
         },
-        format!("hash        {}", report.record),
-        format!("coordinator {}", report.coordinator),
-        format!("steps       {}", steps(report)),
-    ];
-    if let Some((step, loss)) = report.best {
-        lines.push(format!(
-            "evaluations {}, the lowest loss {loss:.4} after step {step}",
-            report.evaluations
-        ));
-    }
-    lines.extend(decisions(report));
-    for (worker, share) in shares {
-        lines.push(format!(
-            "worker      {}  {} steps, {} pieces of work  {}",
-            worker.short(),
-            share.steps,
-            share.leaves,
-            share.device
-        ));
-    }
-    for checker in &report.checkers {
-        lines.push(format!("checker     {}", checker.short()));
-    }
-    lines.push(format!(
-        "audits      {} of {} pieces drawn, {} agreed, {} could not be re-run",
-        report.audits_drawn, report.leaves, report.audits_agreed, report.audits_inconclusive
-    ));
-    match report.convicted.as_slice() {
-        [] => lines.push("convicted   nobody".to_string()),
-        all => lines.extend(all.iter().map(|id| format!("convicted   {id}"))),
-    }
-    lines.push(format!(
-        "detection   {:.2} % for one false piece in each step (a piece is drawn with {:.2} %)",
-        percent_below(report.detection),
-        percent_below(report.audit_rate_min)
-    ));
-    lines.extend(
-        weights
-            .into_iter()
-            .flat_map(|weights| of_weights(report, weights)),
-    );
-    lines.join("\n")
+    )
 }
 
-/// What was compared of the result.
-fn of_weights(report: &Report, weights: &Weights) -> Vec<String> {
-    let mut lines = vec![format!(
-        "weights     {} tensors, each as {} it",
-        weights.tensors,
-        match report.keeps_best {
-            true => "the best evaluation found",
-            false => "the last step left",
+impl VerifyArgs {
+    /// The key that must have signed.
+    ///
+    /// # Errors
+    /// Where it is no key.
+    fn coordinator(&self) -> anyhow::Result<Option<PublicKey>> {
+        self.coordinator.as_deref().map(key).transpose()
+    }
+}
+
+fn key(text: &str) -> anyhow::Result<PublicKey> {
+    let digest: Digest = text.parse().map_err(anyhow::Error::msg)?;
+    Ok(PublicKey(digest.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ReplayCount;
+
+    #[test]
+    fn segments_are_a_number_or_all() {
+        assert_eq!("all".parse(), Ok(ReplayCount::All));
+        assert_eq!("3".parse(), Ok(ReplayCount::Some(3)));
+        for text in ["0", "-1", "some", "", "1.5"] {
+            let refused = text.parse::<ReplayCount>().unwrap_err();
+            assert!(refused.contains("a number from 1, or all"), "{refused}");
         }
-    )];
-    if weights.base.is_none() {
-        lines.push(
-            "config      not compared: a proof binds the base model as a whole; compare \
-                 config.json with that of the base model"
-                .to_string(),
-        );
     }
-    lines.extend(weights.base.as_ref().map(|base| match base {
-        Base::Same(name, None) => format!("base        {name}, as it was trained on"),
-        Base::Same(name, Some(format)) => {
-            let format = format.blocks().name();
-            format!("base        {name}, quantised to {format} as it was trained on")
-        }
-        Base::NotHere(name) => format!("base        not compared: `{name}` is no folder here"),
-    }));
-    lines
-}
-
-/// Whether the evaluations that decide about the result were re-run, where there are any.
-fn decisions(report: &Report) -> Option<String> {
-    let words = match report.deciding_unseen {
-        0 => "decisions   rest on losses of which every piece was re-run".to_string(),
-        unseen => format!(
-            "decisions   not proven: they rest on {} evaluations, and of {unseen} not every piece \
-             was re-run",
-            report.deciding
-        ),
-    };
-    (report.deciding > 0).then_some(words)
-}
-
-/// How many steps a job has done, and whether its patience left some out.
-fn steps(report: &Report) -> String {
-    match report.steps_left {
-        0 => format!("{}, all committed", report.steps),
-        left => format!(
-            "{}, and {left} left out by early_stopping_patience",
-            report.steps
-        ),
-    }
-}
-
-/// A percentage with two decimals, rounded down, so that 100 % is shown only for a share within
-/// 1e-8 of certainty. That 1e-8 undoes rounding errors.
-fn percent_below(share: f64) -> f64 {
-    (share * 1e4 + 1e-4).floor() / 1e2
-}
-
-fn object(
-    report: &Report,
-    shares: &BTreeMap<WorkerId, WorkerShare>,
-    weights: Option<&Weights>,
-) -> Value {
-    let names = |ids: &[WorkerId]| ids.iter().map(|id| id.to_string()).collect::<Vec<_>>();
-    let worker = |(id, share): (&WorkerId, &WorkerShare)| {
-        json!({
-            "worker": id.to_string(), "device": share.device, "steps": share.steps,
-            "leaves": share.leaves, "tokens": share.tokens,
-        })
-    };
-    json!({
-        "event": if report.is_unaudited() { "unjudged" } else { "verified" },
-        "job": report.job.to_string(),
-        "record_digest": report.record.to_string(), "steps": report.steps,
-        "evaluations": report.evaluations, "best_step": report.best.map(|best| best.0),
-        "best_eval_loss": report.best.map(|best| best.1),
-        "deciding_evaluations": report.deciding,
-        "deciding_evaluations_unseen": report.deciding_unseen,
-        "coordinator": report.coordinator.to_string(),
-        "workers": shares.iter().map(worker).collect::<Vec<_>>(),
-        "checkers": names(&report.checkers), "leaves": report.leaves,
-        "audits_drawn": report.audits_drawn, "audits_agreed": report.audits_agreed,
-        "audits_inconclusive": report.audits_inconclusive,
-        "convicted": names(&report.convicted), "audit_rate_min": report.audit_rate_min,
-        "detection": report.detection,
-        "tensors_checked": weights.map(|weights| weights.tensors),
-        "base_checked": weights.map(|weights| matches!(weights.base, Some(Base::Same(..)))),
-    })
 }

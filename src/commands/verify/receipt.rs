@@ -14,22 +14,27 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::VerifyArgs;
+use super::verdict::Refuted;
 use crate::support::adapter_blobs::adapter_manifest;
 use crate::support::blobs::BlobSet;
 use crate::support::layers::ends;
 use crate::support::load_in;
-use crate::support::output::Output;
+use crate::support::output::{Output, in_words};
 
 /// Judges a receipt.
 ///
 /// # Errors
 /// Naming what does not hold and who signed it; or what is missing to judge the receipt.
 pub fn run(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
+    if args.replay.is_some() || !args.checker.is_empty() {
+        bail!("--replay and --checker are for the proof of a job, and this is a file: a receipt");
+    }
     let path = &args.path;
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let place = || format!("{}: not proven", path.display());
-    for (number, signed) in receipts(&text).with_context(place)?.iter().enumerate() {
+    let all = receipts(&text).map_err(|why| Refuted(in_words(&why)));
+    for (number, signed) in all.with_context(place)?.iter().enumerate() {
         let one = one(args, signed, output);
         one.with_context(|| format!("{}, receipt {number}", place()))?;
     }
@@ -66,7 +71,7 @@ fn one(args: &VerifyArgs, signed: &Signed, output: &Output) -> anyhow::Result<()
     let device = args.device.device(None)?;
     let case = AnswerCase {
         receipt: signed,
-        coordinator: key(args)?,
+        coordinator: args.coordinator()?,
         config: Arc::new(folder.config().clone()),
         tensors: &folder,
         tokenizer: Some(&tokenizer),
@@ -132,14 +137,6 @@ fn adapter(
     Ok(Some(JudgedAdapter::new(&manifest, tensors)?))
 }
 
-pub(super) fn key(args: &VerifyArgs) -> anyhow::Result<Option<PublicKey>> {
-    let parse = |text: &String| {
-        let digest: Digest = text.parse().map_err(anyhow::Error::msg)?;
-        anyhow::Ok(PublicKey(digest.0))
-    };
-    args.coordinator.as_ref().map(parse).transpose()
-}
-
 /// Prints a verdict; one that is not good is an error.
 fn told(
     receipt: &Receipt,
@@ -158,7 +155,10 @@ fn told(
         "inconclusive": matches!(verdict, AnswerVerdict::Inconclusive { .. }),
     });
     output.result("", &object);
-    bail!("{reason}")
+    match verdict {
+        AnswerVerdict::Inconclusive { .. } => bail!("{reason}"),
+        _ => Err(Refuted(reason).into()),
+    }
 }
 
 fn proven(receipt: &Receipt, coordinator: PublicKey, seconds: f64, output: &Output) {

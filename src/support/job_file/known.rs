@@ -153,7 +153,7 @@ pub(super) const LONGEST: &str = "longest";
 
 /// Every key, in the order of the help page.
 #[rustfmt::skip]
-pub(super) const KEYS: [Key; 95] = [
+pub(super) const KEYS: [Key; 96] = [
     key(Job, "base_model", Model, Refused, "the model that is tuned"),
     key(Job, "load_in_4bit", Flag, Is("false"),
         "whether the matrices of the layers are quantised to 4 bits as they are read: QLoRA; what \
@@ -335,6 +335,12 @@ pub(super) const KEYS: [Key; 95] = [
         "checkpoints of each epoch, instead of save_steps"),
     key(Job, "save_total_limit", Whole(0, STEPS_MAX), Is("2"),
         "the most folders checkpoint-N that are kept, the newest; 0 keeps all"),
+    key(Job, "replay_steps", Whole(0, STEPS_MAX),
+        Means("for an adapter 20 segments, of 50 steps or more and of states of at most 1 GiB in \
+        all; 0 with `adapter: full`"),
+        "steps between two states, tensors and moments, that are kept in the proof: anyone can \
+        compute what lies between two of them again (`concord verify --replay`); 0 keeps none, and \
+        the job can be replayed as a whole alone"),
     key(Job, "report_to", Words(&["none", "tensorboard"]), Is("none"),
         "where steps are written besides output_dir/log.jsonl: tensorboard makes event files"),
     key(Job, "logging_dir", Path, Means("runs in output_dir"),

@@ -105,6 +105,8 @@ pub struct JobFile {
     pub output_dir: PathBuf,
     /// Most folders of checkpoints that are kept; 0 is all.
     pub save_total_limit: u32,
+    /// Steps between two states that are kept for replay; `None` where the file does not say it.
+    pub replay_steps: Option<u32>,
     /// The folder of TensorBoard's event files, if any are written.
     pub tensorboard_dir: Option<PathBuf>,
     /// Bits of the operands of products.
@@ -176,6 +178,7 @@ impl JobFile {
             datasets,
             output_dir: keys.path("output_dir")?.into(),
             save_total_limit: keys.whole("save_total_limit")?,
+            replay_steps: keys.whole_if("replay_steps")?,
             tensorboard_dir: tensorboard_dir(&keys)?,
             precision: precision(&keys)?,
             sample_packing: keys.flag("sample_packing")?,

@@ -7,7 +7,7 @@ mod member;
 mod restarts;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -96,13 +96,18 @@ impl LocalPool {
         })
     }
 
+    /// The folder of the blobs of a pool whose state is in `dir`.
+    pub fn store(dir: &Path) -> PathBuf {
+        dir.join("coordinator").join("blobs")
+    }
+
     /// Starts the workers and checkers.
     ///
     /// # Errors
     /// Where a process cannot be started.
     pub fn join(&mut self, options: &PoolOptions) -> anyhow::Result<()> {
         let threads = options.threads.to_string();
-        let blobs = self.dir.join("coordinator").join("blobs");
+        let blobs = Self::store(&self.dir);
         let blobs = format!("--blobs={}", blobs.display());
         let mut worker = vec!["--threads".to_string(), threads, blobs.clone()];
         worker.extend_from_slice(&options.worker_options);

@@ -16,6 +16,7 @@ mod halves;
 mod leaves;
 mod links;
 mod means;
+pub mod segments;
 mod shape;
 
 use std::ops::Range;

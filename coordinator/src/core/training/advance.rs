@@ -1,6 +1,6 @@
 //! What can be done for a job now. Called after every event.
 
-use concord_proto::client::JobEvent;
+use concord_proto::client::{JobEvent, JobState};
 use concord_proto::ledger::Offence;
 use concord_proto::session::ToWorker;
 use concord_proto::{Digest, Domain, TensorState, WorkerId, canonical};
@@ -118,7 +118,8 @@ impl TrainingJob {
 
     /// A client has the state after so many updates.
     pub(in crate::core) fn note_fetched(&mut self, context: &mut EventContext, updates: u32) {
-        self.saves.fetched(self.order.spec(), updates);
+        let is_done = matches!(self.state, JobState::Completed { .. });
+        self.saves.fetched(self.order.spec(), updates, is_done);
         self.drop_checkpoints(context);
     }
 

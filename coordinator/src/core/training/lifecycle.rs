@@ -178,6 +178,7 @@ impl TrainingJob {
         own.min_checkers = options.min_checkers;
         own.checkpoint_every = options.checkpoint_every;
         own.checkpoints_kept = options.checkpoints_kept;
+        own.replay_every = options.replay_every;
         let (options, spec) = (self.order.options(), self.order.spec());
         self.saves = Saves::new(
             options,

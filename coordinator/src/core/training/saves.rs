@@ -1,4 +1,5 @@
-//! Checkpoints that a client gets: they stay in the store until it says that it has them.
+//! States that a client gets: they stay in the store until it says that it has them. Checkpoints
+//! give way to newer ones; those that are kept for replay wait until the job is done.
 
 use std::collections::BTreeSet;
 
@@ -16,6 +17,10 @@ pub(super) struct Saves {
     /// Most that wait: older ones give way. 0 where no client wants any.
     most: usize,
     waiting: BTreeSet<u32>,
+    /// Updates between two states that are kept for replay; 0 where none are.
+    replay_every: u32,
+    /// Those that are kept for replay.
+    kept: BTreeSet<u32>,
 }
 
 impl Saves {
@@ -31,6 +36,8 @@ impl Saves {
             every: options.checkpoint_every,
             most: (options.checkpoints_kept as usize).min(WAITING_MAX),
             waiting: BTreeSet::new(),
+            replay_every: options.replay_every,
+            kept: BTreeSet::new(),
         };
         for steps in stored {
             saves.add(spec, steps, end == Some(steps));
@@ -38,9 +45,28 @@ impl Saves {
         saves
     }
 
-    /// Whether the state after `steps` steps of the chain is one: that of an update, every so many,
-    /// and the last one; where an evaluation ends the job early (`is_end`), that state after it.
+    /// Whether the state after `steps` steps of the chain is to be in the store before it is lost:
+    /// as a checkpoint, or for replay.
     pub(super) fn is_due(&self, spec: &JobSpec, steps: u32, is_end: bool) -> bool {
+        self.is_checkpoint(spec, steps, is_end) || self.is_kept(spec, steps)
+    }
+
+    /// Whether a segment of the job is replayed from this state: that of an update, every so many.
+    /// None follows from the last one.
+    fn is_kept(&self, spec: &JobSpec, steps: u32) -> bool {
+        let work = steps.checked_sub(1).map(|step| spec.work(step));
+        let Some(StepWork::Update(update)) = work else {
+            return false;
+        };
+        let updates = update + 1;
+        let is_multiple = self.replay_every > 0 && updates.is_multiple_of(self.replay_every);
+        is_multiple && updates < spec.steps
+    }
+
+    /// Whether the state after `steps` steps of the chain is a checkpoint: that of an update, every
+    /// so many, and the last one; where an evaluation ends the job early (`is_end`), that state
+    /// after it.
+    fn is_checkpoint(&self, spec: &JobSpec, steps: u32, is_end: bool) -> bool {
         let is_multiple = |updates: u32| self.every > 0 && updates.is_multiple_of(self.every);
         let is_due = match steps.checked_sub(1).map(|step| spec.work(step)) {
             None => false,
@@ -55,9 +81,13 @@ impl Saves {
         self.most > 0 && is_due
     }
 
-    /// A state is in the store. Says whether the client is to be told.
+    /// A state is in the store. Says whether the client is to be told: of those for replay it knows
+    /// by itself, once the job is done.
     pub(super) fn add(&mut self, spec: &JobSpec, steps: u32, is_end: bool) -> bool {
-        let is_due = self.is_due(spec, steps, is_end);
+        if self.is_kept(spec, steps) {
+            self.kept.insert(steps);
+        }
+        let is_due = self.is_checkpoint(spec, steps, is_end);
         if is_due {
             self.waiting.insert(steps);
             while self.waiting.len() > self.most {
@@ -67,20 +97,23 @@ impl Saves {
         is_due
     }
 
-    /// The client has the state after so many updates.
-    pub(super) fn fetched(&mut self, spec: &JobSpec, updates: u32) {
-        self.waiting
-            .retain(|&steps| spec.updates_before(steps) != updates);
+    /// The client has the state after so many updates. What it fetched before the job was done
+    /// (`is_done`) was a checkpoint.
+    pub(super) fn fetched(&mut self, spec: &JobSpec, updates: u32, is_done: bool) {
+        let is_other = |steps: &u32| spec.updates_before(*steps) != updates;
+        self.waiting.retain(is_other);
+        self.kept.retain(|steps| !is_done || is_other(steps));
     }
 
     /// The job goes back to `steps` steps.
     pub(super) fn rewind(&mut self, steps: u32) {
         self.waiting.retain(|&saved| saved <= steps);
+        self.kept.retain(|&saved| saved <= steps);
     }
 
     /// Whether the state after `steps` steps waits for the client.
     pub(super) fn wait_for(&self, steps: u32) -> bool {
-        self.waiting.contains(&steps)
+        self.waiting.contains(&steps) || self.kept.contains(&steps)
     }
 }
 
@@ -149,6 +182,7 @@ mod tests {
             min_checkers: 0,
             checkpoint_every: every,
             checkpoints_kept: most,
+            replay_every: 0,
             audit_rate_min: 0,
             audit_rate_new: 0,
             canary_rate: 0,
@@ -169,7 +203,7 @@ mod tests {
         let added = [8, 9, 10].map(|steps| saves.add(&spec, steps, steps == 10));
         assert_eq!(added, [true, false, true]);
         assert!(!saves.wait_for(4) && saves.wait_for(8) && saves.wait_for(10));
-        saves.fetched(&spec, 10);
+        saves.fetched(&spec, 10, false);
         assert!(saves.wait_for(8) && !saves.wait_for(10));
         saves.rewind(7);
         assert!(!saves.wait_for(8));
@@ -185,7 +219,7 @@ mod tests {
             .collect();
         assert_eq!(due, [5, 10, 12], "the updates 4, 8 and 10");
         assert!(due.into_iter().all(|steps| saves.add(&spec, steps, false)));
-        saves.fetched(&spec, 8);
+        saves.fetched(&spec, 8, false);
         assert!(saves.wait_for(5) && !saves.wait_for(10) && saves.wait_for(12));
     }
 
@@ -210,6 +244,45 @@ mod tests {
         );
         let again = Saves::new(&options(4, 9), &spec, [9].into_iter(), Some(9));
         assert!(again.wait_for(9), "also after a restart");
+    }
+
+    /// The chain: an evaluation, 5 updates, an evaluation, 5 updates, an evaluation.
+    #[test]
+    fn states_for_replay_stay_until_the_job_is_done() {
+        let spec = spec(Some(5));
+        let mut options = options(4, 1);
+        options.replay_every = 2;
+        let mut saves = Saves::new(&options, &spec, [3].into_iter(), None);
+        assert!(saves.wait_for(3), "also after a restart");
+        let due = |saves: &Saves| -> Vec<u32> {
+            let steps = 0..=13;
+            steps.filter(|&s| saves.is_due(&spec, s, s == 13)).collect()
+        };
+        assert_eq!(
+            due(&saves),
+            [3, 5, 8, 10, 12],
+            "no step follows from the last one"
+        );
+        let told = [5, 8, 10, 12].map(|steps| saves.add(&spec, steps, false));
+        assert_eq!(
+            told,
+            [true, false, true, true],
+            "checkpoints alone are told"
+        );
+        let waits =
+            |saves: &Saves| -> Vec<u32> { (0..=13).filter(|&s| saves.wait_for(s)).collect() };
+        assert_eq!(
+            waits(&saves),
+            [3, 5, 8, 10, 12],
+            "one checkpoint alone would stay"
+        );
+        saves.fetched(&spec, 4, false);
+        saves.fetched(&spec, 10, false);
+        assert_eq!(waits(&saves), [3, 5, 8, 10]);
+        saves.fetched(&spec, 4, true);
+        assert_eq!(waits(&saves), [3, 8, 10]);
+        saves.rewind(9);
+        assert_eq!(waits(&saves), [3, 8]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod log;
 mod replaced;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -247,9 +248,11 @@ impl OutputDir {
     /// Where one of them would be written through a link, or the mark cannot be written.
     pub fn note_files(&mut self, files: &[String]) -> anyhow::Result<()> {
         let mark = self.mark.as_mut().context("the folder is not marked")?;
+        // The states of a proof are many files.
+        let noted: BTreeSet<String> = mark.files.iter().cloned().collect();
         for file in files {
             links::refuse_at(&self.dir, Path::new(file))?;
-            if !mark.files.contains(file) {
+            if !noted.contains(file) {
                 mark.files.push(file.clone());
             }
         }

@@ -16,6 +16,8 @@ use crate::training::leaf_words;
 pub(super) struct AuditCounts {
     pub(super) drawn: u64,
     pub(super) agreed: u64,
+    /// Those that a checker agreed to whose word counts for the reader.
+    pub(super) counted: u64,
     pub(super) inconclusive: u64,
     /// The same of leaves that were drawn by chance alone.
     pub(super) by_chance: ChanceCounts,
@@ -29,8 +31,9 @@ pub(super) struct AuditCounts {
 #[derive(Debug, Default)]
 pub(super) struct ChanceCounts {
     pub(super) drawn: u64,
-    pub(super) agreed: u64,
-    /// Steps with a leaf that was drawn and could not be re-run.
+    pub(super) counted: u64,
+    /// Steps that show nothing of a lie in each step: a leaf was drawn that nobody re-ran whose
+    /// word counts, or a worker had no leaf, as an evaluation has no microbatch for every replica.
     pub(super) blind_steps: u32,
 }
 
@@ -38,11 +41,12 @@ pub(super) struct ChanceCounts {
 type VerdictsByLeaf<'a> = BTreeMap<(u32, u32, WorkerId, Digest), Vec<&'a GivenVerdict>>;
 
 /// Checks that all drawn leaves were re-run or are inconclusive, that no dispute is open, and that
-/// no claim of a convicted worker counts.
+/// no claim of a convicted worker counts. Where checkers are `pinned`, the word of no other counts.
 pub(super) fn check(
     spec: &JobSpec,
     history: &History,
     steps: &[StepLeaves],
+    pinned: &BTreeSet<WorkerId>,
 ) -> Result<AuditCounts, VerifyError> {
     // Verdicts of a convicted checker do not count, whenever they were given.
     let sound = |given: &&GivenVerdict| !history.convicted.contains(&given.checker);
@@ -55,7 +59,7 @@ pub(super) fn check(
     let mut audits = AuditCounts::default();
     for (step, leaves) in (0_u32..).zip(steps) {
         let decides = spec.decides(step);
-        let found = check_step(history, &by_leaf, (step, decides), leaves)?;
+        let found = check_step(history, (&by_leaf, pinned), (step, decides), leaves)?;
         audits.add(&found, decides);
     }
     check_convicts(history, &by_leaf, steps)?;
@@ -68,28 +72,33 @@ struct StepAudits {
     leaves: u64,
     drawn: u64,
     agreed: u64,
+    counted: u64,
     inconclusive: u64,
+    /// Whether a worker has no leaf.
+    has_idle: bool,
 }
 
 impl AuditCounts {
     fn add(&mut self, step: &StepAudits, decides: bool) {
         self.drawn += step.drawn;
         self.agreed += step.agreed;
+        self.counted += step.counted;
         self.inconclusive += step.inconclusive;
         if decides {
             self.deciding += 1;
-            self.deciding_unseen += u32::from(step.agreed < step.leaves);
+            self.deciding_unseen += u32::from(step.counted < step.leaves);
         } else {
             self.by_chance.drawn += step.drawn;
-            self.by_chance.agreed += step.agreed;
-            self.by_chance.blind_steps += u32::from(step.inconclusive > 0);
+            self.by_chance.counted += step.counted;
+            let is_blind = step.counted < step.drawn || step.has_idle;
+            self.by_chance.blind_steps += u32::from(is_blind);
         }
     }
 }
 
 fn check_step(
     history: &History,
-    by_leaf: &VerdictsByLeaf,
+    (by_leaf, pinned): (&VerdictsByLeaf, &BTreeSet<WorkerId>),
     (step, decides): (u32, bool),
     leaves: &StepLeaves,
 ) -> Result<StepAudits, VerifyError> {
@@ -102,6 +111,7 @@ fn check_step(
         let drawn = draw::drawn(&seed, rate, leaves.len() as u32, decides);
         let drawn: BTreeSet<u32> = drawn.into_iter().collect();
         audits.leaves += leaves.len() as u64;
+        audits.has_idle |= leaves.is_empty();
         for (index, (leaf, digest)) in (0_u32..).zip(leaves.iter().zip(digests)) {
             let verdicts = by_leaf.get(&(step, epoch, *worker, digest));
             let verdicts = verdicts.map_or(&[][..], Vec::as_slice);
@@ -112,11 +122,12 @@ fn check_step(
                 continue;
             }
             audits.drawn += 1;
-            if verdicts
-                .iter()
-                .any(|v| v.verdict.finding == Finding::Agrees)
-            {
+            let agrees = |v: &&&GivenVerdict| v.verdict.finding == Finding::Agrees;
+            let counts = |v: &&GivenVerdict| pinned.is_empty() || pinned.contains(&v.checker);
+            let mut agreeing = verdicts.iter().filter(agrees).peekable();
+            if agreeing.peek().is_some() {
                 audits.agreed += 1;
+                audits.counted += u64::from(agreeing.any(counts));
             } else if history.inconclusive.contains(&digest) {
                 audits.inconclusive += 1;
             } else {

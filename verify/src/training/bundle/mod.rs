@@ -21,10 +21,12 @@ mod folder;
 mod history;
 mod report;
 
+use std::collections::BTreeSet;
+
 use borsh::{BorshDeserialize, BorshSerialize};
-use concord_proto::manifest::{DataManifest, StateManifest};
+use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
 use concord_proto::session::Scalars;
-use concord_proto::{Course, JobSpec, Signed, StepRecord};
+use concord_proto::{Claim, Course, JobSpec, Signed, StepRecord, WorkerId};
 
 use super::WorkerClaim;
 pub use error::{BundleError, VerifyError};
@@ -66,6 +68,19 @@ impl Bundle {
         let steps = Course::of(&self.spec, losses).result_steps(&self.spec);
         self.claims.get(steps.checked_sub(1)? as usize)
     }
+
+    /// The state after `steps` steps of the chain, one entry for each trained tensor, as the claims
+    /// have it. `None` where there is no such step, or, in a bundle that does not hold, no entry.
+    pub fn state_after(&self, steps: u32) -> Option<Vec<StateEntry>> {
+        let Some(last) = steps.checked_sub(1) else {
+            return Some(self.initial_state.entries.clone());
+        };
+        let claims = self.claims.get(last as usize)?.claims.iter();
+        let claims: Vec<Claim> = claims
+            .map(|given| given.claim.open().ok())
+            .collect::<Option<_>>()?;
+        super::merged_state(&self.spec, &claims.iter().collect::<Vec<_>>())
+    }
 }
 
 /// Checks a bundle: the job id, the chain of records, the signatures and numbering of the ledger,
@@ -75,8 +90,17 @@ impl Bundle {
 /// # Errors
 /// [`VerifyError`] naming the file, the statement in it and, where one is at fault, the party.
 pub fn verify(bundle: &Bundle) -> Result<Report, VerifyError> {
+    verify_by(bundle, &BTreeSet::new())
+}
+
+/// As [`verify`], for a reader who believes these checkers alone: an audit that another one did is
+/// checked, and counts for nothing. With none, all are believed.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_by(bundle: &Bundle, pinned: &BTreeSet<WorkerId>) -> Result<Report, VerifyError> {
     let history = history::History::of(&bundle.spec, &bundle.ledger)?;
     let steps = chain::check(bundle, &history)?;
-    let audits = audits::check(&bundle.spec, &history, &steps)?;
+    let audits = audits::check(&bundle.spec, &history, &steps, pinned)?;
     Ok(report::of(bundle, &history, &steps, &audits))
 }

@@ -40,24 +40,29 @@ pub struct Report {
     pub audits_drawn: u64,
     /// Drawn leaves that a checker re-ran with the same result.
     pub audits_agreed: u64,
+    /// Those of them whose checker the reader believes: all, unless checkers were pinned.
+    pub audits_counted: u64,
     /// Drawn leaves that could not be re-run.
     pub audits_inconclusive: u64,
     /// Who was convicted, sorted.
     pub convicted: Vec<WorkerId>,
     /// The lowest probability with which a leaf was drawn, 0 to 1.
     pub audit_rate_min: f64,
-    /// The probability that a worker with one false leaf in each step would have been found out, 0
-    /// to 1. Steps with a drawn leaf that could not be re-run add nothing to it, because that leaf
-    /// may have been the false one; nor do evaluations that decide, because there is no chance in
-    /// which of their leaves are drawn.
+    /// The probability that one false leaf in each step would have been found out, 0 to 1, if the
+    /// checkers whose audits count are honest. Steps with a drawn leaf that none of them re-ran add
+    /// nothing to it, because that leaf may have been the false one; nor do steps in which a worker
+    /// has no leaf; nor evaluations that decide, because there is no chance in which of their
+    /// leaves are drawn.
     pub detection: f64,
+    /// The steps that it counts.
+    pub detection_steps: u32,
 }
 
 impl Report {
-    /// Whether no leaf was re-run, because none was drawn or none of the drawn ones could be. Then
-    /// signatures, chain and coverage hold, but nobody has computed any of the work again.
+    /// Whether nobody whose word counts has re-run a leaf, because none was drawn or none of the
+    /// drawn ones could be. Then signatures, chain and coverage hold, and nothing more.
     pub fn is_unaudited(&self) -> bool {
-        self.audits_agreed == 0
+        self.audits_counted == 0
     }
 }
 
@@ -81,7 +86,7 @@ pub(super) fn of(
     let chance = &audits.by_chance;
     let share_agreed = match chance.drawn {
         0 => 1.0,
-        drawn => chance.agreed as f64 / drawn as f64,
+        drawn => chance.counted as f64 / drawn as f64,
     };
     let (spec, chain_steps) = (&bundle.spec, bundle.records.len() as u32);
     let updates = spec.updates_before(chain_steps);
@@ -112,9 +117,11 @@ pub(super) fn of(
             .sum(),
         audits_drawn: audits.drawn,
         audits_agreed: audits.agreed,
+        audits_counted: audits.counted,
         audits_inconclusive: audits.inconclusive,
         convicted: history.convicted.iter().copied().collect(),
         audit_rate_min,
         detection: 1.0 - missed,
+        detection_steps: seen_steps,
     }
 }

@@ -1,5 +1,11 @@
 //! Turns a job file into a job spec: model, data and initial state by content address.
 
+mod chunks;
+mod expected;
+mod held_out;
+mod packing;
+mod told;
+
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
@@ -17,14 +23,13 @@ use concord_runtime::{spec as words, tensor_blob};
 use concord_text::{ChatTemplate, TextTokenizer};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::chunks::{CHUNK_SEQUENCES, Chunks};
-use super::told::Told;
-use super::{expected, held_out};
 use crate::support::blobs::BlobSet;
 use crate::support::job_file::{AdapterKind, JobFile, Steps};
 use crate::support::load_in;
 use crate::support::output::{Output, counted};
 use crate::support::profile::{self, KeptFormats};
+use chunks::{CHUNK_SEQUENCES, Chunks};
+use told::Told;
 
 /// A note, because to some tools a file without `adapter` means a full fine-tune.
 const ASSUMED: &str = "the job file has no `adapter`, so a LoRA adapter is trained; `adapter: \
@@ -66,15 +71,19 @@ pub struct Ingested {
     pub told: Vec<Told>,
 }
 
-/// Reads model and data of a job file. `keeps_packed` says whether workers hold matrices as they
-/// lie, as they do on a CPU.
+/// Reads model and data of a job file into `blobs`, which is empty. `keeps_packed` says whether
+/// workers hold matrices as they lie, as they do on a CPU.
 ///
 /// # Errors
 /// Naming file, place and cause of what cannot be used.
-pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Result<Ingested> {
+pub fn ingest(
+    job: &JobFile,
+    output: &Output,
+    keeps_packed: bool,
+    mut blobs: BlobSet,
+) -> anyhow::Result<Ingested> {
     let folder = base_model(job)?;
     folder.check_training()?;
-    let mut blobs = BlobSet::believing_kept_digests();
     let model = blobs.model(&folder)?;
     let (data, mut told) = data_manifest(job, &folder, &mut blobs, output)?;
     if job.adapter_is_assumed {

@@ -1,0 +1,180 @@
+//! The proof of a job: all that can be checked without arithmetic, then, if asked for, the weights
+//! and a replay.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use concord_proto::WorkerId;
+use concord_verify::training::bundle::{self, Bundle, BundleError, Report, VerifyError};
+use serde_json::json;
+
+use super::replay::{self, ReplayReport};
+use super::verdict::{Refuted, compared};
+use super::words::{self, Proof, Weights};
+use super::{VerifyArgs, key};
+use crate::support::output::{Output, Unshown};
+use crate::support::result_weights;
+
+/// Checks a proof.
+///
+/// # Errors
+/// As [`super::run`].
+pub fn run(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
+    check(args, output).inspect_err(|error| {
+        if let Some(Refuted(reason)) = error.downcast_ref() {
+            output.result("", &json!({ "event": "refuted", "reason": reason }));
+        }
+    })
+}
+
+fn check(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
+    check_path(&args.path)?;
+    check_options(args)?;
+    let expected = args.coordinator()?;
+    let pinned: BTreeSet<WorkerId> = args
+        .checker
+        .iter()
+        .map(|text| key(text))
+        .collect::<anyhow::Result<_>>()?;
+    let place = || format!("{}: not proven", args.path.display());
+    let bundle = match Bundle::read_dir(&args.path) {
+        Ok(bundle) => bundle,
+        Err(BundleError::Content(error)) => return Err(refuted(error, output)).with_context(place),
+        Err(error) => return Err(error.into()),
+    };
+    let report = match bundle::verify_by(&bundle, &pinned) {
+        Ok(report) => report,
+        Err(error) => return Err(refuted(error, output)).with_context(place),
+    };
+    if let Some(expected) = expected.filter(|key| *key != report.coordinator) {
+        let why = format!(
+            "it is signed by the coordinator {}, and --coordinator asks for {expected}",
+            report.coordinator
+        );
+        return Err(Refuted(why)).with_context(place);
+    }
+    if let Some(stranger) = pinned.iter().find(|key| !report.checkers.contains(key)) {
+        eprintln!("note: no verdict that counts is by the checker {stranger}");
+    }
+    let weights = match args.checked_result(&bundle)? {
+        Some(folder) => Some(Weights {
+            tensors: result_weights::check(&bundle, folder)
+                .map_err(compared)
+                .with_context(place)?,
+            base: result_weights::check_base(&bundle, folder)
+                .map_err(compared)
+                .with_context(place)?,
+        }),
+        None => None,
+    };
+    let replay = replay::run(args, &bundle, output).with_context(place)?;
+    let proof = Proof {
+        report: &report,
+        pinned: &pinned,
+        is_coordinator_pinned: expected.is_some(),
+        weights: weights.as_ref(),
+        replay: replay.as_ref(),
+    };
+    words::tell(&proof, &bundle, output)?;
+    match why_not(&report, &pinned, replay.as_ref()) {
+        None => Ok(()),
+        Some(why) => Err(Unshown(format!(
+            "{}: complete, not proven: {why}",
+            args.path.display()
+        ))
+        .into()),
+    }
+}
+
+/// Why the proof shows too little to be called proven, and what would help.
+fn why_not(
+    report: &Report,
+    pinned: &BTreeSet<WorkerId>,
+    replay: Option<&ReplayReport>,
+) -> Option<String> {
+    match replay {
+        Some(replay) if replay.missing.is_empty() => return None,
+        Some(replay) => {
+            let first = &replay.missing[0];
+            return Some(format!(
+                "{} of {} segments that were drawn cannot be replayed, such as that of {}: {}",
+                replay.missing.len(),
+                replay.drawn,
+                first.words,
+                first.why
+            ));
+        }
+        None => {}
+    }
+    let audits = match (report.audits_drawn, pinned.is_empty()) {
+        (0, _) => format!(
+            "none of the {} pieces of work was drawn (a higher --audit-rate of `concord train` \
+             draws more)",
+            report.leaves
+        ),
+        (drawn, _) if report.audits_agreed == 0 => {
+            format!("none of the {drawn} drawn pieces of work could be re-run")
+        }
+        (_, true) => "audits count for those who trust a checker: give --checker KEY, of one that \
+                      is yours"
+            .to_string(),
+        (drawn, false) if report.is_unaudited() => {
+            format!("none of the {drawn} drawn pieces of work was re-run by a --checker")
+        }
+        (_, false) => return None,
+    };
+    Some(format!(
+        "signatures, chain and coverage hold, but {audits}; or compute a part again, with \
+         --replay 3 --job JOB_FILE"
+    ))
+}
+
+/// Refuses a path that is not the folder of a proof, and suggests one that is near.
+fn check_path(path: &Path) -> anyhow::Result<()> {
+    if !path.exists() {
+        bail!("{}: there is no such file or folder", path.display());
+    }
+    let inner = path.join("proof");
+    if inner.is_dir() && !path.join("job.spec").exists() {
+        bail!(
+            "{} is not the folder of a proof: did you mean {}?",
+            path.display(),
+            inner.display()
+        );
+    }
+    Ok(())
+}
+
+/// Refuses options that mean nothing for a proof.
+fn check_options(args: &VerifyArgs) -> anyhow::Result<()> {
+    if args.adapter.is_some() {
+        bail!(
+            "--adapter is for the receipt of an answer: the folder that a job wrote, adapter or \
+             model, is given as --model"
+        );
+    }
+    if args.load_in.format().is_some() {
+        bail!(
+            "--load-in-4bit and --load-in-8bit are for the receipt of an answer: whether a job \
+             quantised its base model is found out"
+        );
+    }
+    if args.device.is_given() && args.replay.is_none() {
+        bail!(
+            "--device is for --replay and for the receipt of an answer: to check what was signed \
+             nothing is computed"
+        );
+    }
+    Ok(())
+}
+
+/// Prints what does not hold as a JSON object, and returns it as an error.
+fn refuted(error: VerifyError, output: &Output) -> anyhow::Error {
+    let object = json!({
+        "event": "refuted", "file": error.file, "statement": error.statement,
+        "reason": error.reason, "party": error.party.map(|party| party.to_string()),
+    });
+    output.result("", &object);
+    error.into()
+}

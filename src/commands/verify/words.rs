@@ -1,0 +1,321 @@
+//! What a proof shows and what it does not, in words and as JSON.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use concord_proto::{BatchPlan, Claim, Leaf, LeafPhase, WorkerId};
+use concord_verify::training::bundle::{Bundle, Report};
+use serde_json::{Value, json};
+
+use super::replay::ReplayReport;
+use crate::support::output::{Output, counted};
+use crate::support::result_weights::Base;
+
+/// All that was checked of a proof.
+pub struct Proof<'a> {
+    pub report: &'a Report,
+    /// Checkers that were named.
+    pub pinned: &'a BTreeSet<WorkerId>,
+    /// Whether the key of the ledger was named.
+    pub is_coordinator_pinned: bool,
+    pub weights: Option<&'a Weights>,
+    pub replay: Option<&'a ReplayReport>,
+}
+
+/// The result of comparing the weights.
+pub struct Weights {
+    /// How many tensors are as the last step left them.
+    pub tensors: usize,
+    /// The base model of an adapter.
+    pub base: Option<Base>,
+}
+
+/// The work of one worker, by its claims.
+#[derive(Default)]
+struct WorkerShare {
+    device: String,
+    steps: u32,
+    leaves: u64,
+    tokens: u64,
+}
+
+/// Prints it.
+///
+/// # Errors
+/// Where a claim cannot be opened, which a valid bundle has none of.
+pub fn tell(proof: &Proof, bundle: &Bundle, output: &Output) -> anyhow::Result<()> {
+    let shares = shares(bundle)?;
+    output.result(&text(proof, &shares), &object(proof, &shares));
+    Ok(())
+}
+
+impl Proof<'_> {
+    /// Whether somebody has computed some of it again whom the reader has to believe, or the reader
+    /// has: without either, one hand with all keys could have made all of this up.
+    fn is_proven(&self) -> bool {
+        match self.replay {
+            Some(replay) => replay.missing.is_empty(),
+            None => !self.pinned.is_empty() && !self.report.is_unaudited(),
+        }
+    }
+
+    /// What is shown, a sentence for each.
+    fn shown(&self) -> Vec<String> {
+        let report = self.report;
+        let whose = match self.is_coordinator_pinned {
+            true => "the coordinator that you named",
+            false => "one coordinator, whoever that is",
+        };
+        let mut shown = vec![format!(
+            "the claims of {} fit together from the first step to the last, each is signed by its \
+             worker, and the ledger by {whose}",
+            counted(
+                u64::from(report.steps) + u64::from(report.evaluations),
+                "step of the chain"
+            )
+            .replace("step of the chains", "steps of the chain")
+        )];
+        if let Some(weights) = self.weights {
+            shown.push(format!(
+                "{} of the result are those that were signed",
+                counted(weights.tensors as u64, "tensor")
+            ));
+        }
+        if report.audits_counted > 0 {
+            shown.push(format!(
+                "{} of {} drawn pieces of work came out the same when {} re-ran them; a false \
+                 piece in each of {} steps had {:.2} % to be among those drawn",
+                report.audits_counted,
+                report.audits_drawn,
+                self.who(),
+                report.detection_steps,
+                percent_below(report.detection)
+            ));
+        }
+        shown.extend(self.replay.iter().flat_map(|replay| replay.shown()));
+        shown
+    }
+
+    /// The checkers whose audits count.
+    fn who(&self) -> String {
+        match self.pinned.is_empty() {
+            true => "checkers of this ledger".to_string(),
+            false => format!(
+                "{} that you named",
+                counted(self.pinned.len() as u64, "checker")
+            ),
+        }
+    }
+
+    /// What is not shown, a sentence for each.
+    fn not_shown(&self) -> Vec<String> {
+        let mut not_shown = Vec::new();
+        let is_replayed = self
+            .replay
+            .is_some_and(|replay| replay.missing.is_empty() && replay.is_all());
+        if is_replayed {
+            return not_shown;
+        }
+        if self.pinned.is_empty() {
+            not_shown.push(
+                "that anybody else has computed any of it: coordinator, workers and checkers may \
+                 be one hand, and audits show nothing then"
+                    .to_string(),
+            );
+        } else {
+            not_shown.push(
+                "that the checkers that you named did not look away, and that coordinator and \
+                 workers did not know before what would be drawn"
+                    .to_string(),
+            );
+        }
+        not_shown.push(match self.replay {
+            None => "the work that was not drawn, beyond the figure above".to_string(),
+            Some(_) => "the segments that were not drawn, beyond the figures above".to_string(),
+        });
+        if !self.is_coordinator_pinned {
+            not_shown.push("whose ledger it is (--coordinator KEY compares)".to_string());
+        }
+        not_shown
+    }
+}
+
+fn shares(bundle: &Bundle) -> anyhow::Result<BTreeMap<WorkerId, WorkerShare>> {
+    let mut shares: BTreeMap<WorkerId, WorkerShare> = BTreeMap::new();
+    let claims = bundle.claims.iter();
+    let claims = claims.flat_map(|step| step.claims.iter().map(move |claim| (step.step, claim)));
+    let data = &bundle.data.sequences;
+    let mut batches = BatchPlan::new(&bundle.spec, data.len() as u64);
+    let mut tokens = |step, leaf: &Leaf| -> u64 {
+        let is_of_microbatch = matches!(leaf.phase, LeafPhase::Forward | LeafPhase::Backward);
+        let sequences = match is_of_microbatch {
+            true => batches.sequences(step, leaf.microbatch),
+            false => Vec::new(),
+        };
+        let of = |index: &u64| u64::from(data[*index as usize].tokens);
+        sequences.iter().map(of).sum()
+    };
+    for (step, signed) in claims {
+        let claim: Claim = signed.claim.open()?;
+        let share = shares.entry(signed.claim.signer).or_default();
+        share.device = claim.device;
+        share.steps += u32::from(!bundle.spec.is_evaluation(step));
+        share.leaves += signed.leaves.len() as u64;
+        share.tokens += signed
+            .leaves
+            .iter()
+            .map(|leaf| tokens(step, leaf))
+            .sum::<u64>();
+    }
+    Ok(shares)
+}
+
+fn text(proof: &Proof, shares: &BTreeMap<WorkerId, WorkerShare>) -> String {
+    let report = proof.report;
+    let mut lines = vec![
+        match proof.is_proven() {
+            true => format!("proven      job {}", report.job),
+            false => format!("not proven  job {}, which is complete", report.job),
+        },
+        format!("hash        {}", report.record),
+        format!("coordinator {}", report.coordinator),
+        format!("steps       {}", steps(report)),
+    ];
+    if let Some((step, loss)) = report.best {
+        lines.push(format!(
+            "evaluations {}, the lowest loss {loss:.4} after step {step}",
+            report.evaluations
+        ));
+    }
+    lines.extend(decisions(report));
+    for (worker, share) in shares {
+        lines.push(format!(
+            "worker      {}  {} steps, {} pieces of work  {}",
+            worker.short(),
+            share.steps,
+            share.leaves,
+            share.device
+        ));
+    }
+    for checker in &report.checkers {
+        let named = match proof.pinned.contains(checker) {
+            true => ", that you named",
+            false => "",
+        };
+        lines.push(format!("checker     {}{named}", checker.short()));
+    }
+    lines.push(format!(
+        "audits      {} of {} pieces drawn, {} agreed, {} could not be re-run",
+        report.audits_drawn, report.leaves, report.audits_agreed, report.audits_inconclusive
+    ));
+    match report.convicted.as_slice() {
+        [] => lines.push("convicted   nobody".to_string()),
+        all => lines.extend(all.iter().map(|id| format!("convicted   {id}"))),
+    }
+    lines.push(format!(
+        "detection   {:.2} % for one false piece in each step (a piece is drawn with {:.2} %), if \
+         {} are honest",
+        percent_below(report.detection),
+        percent_below(report.audit_rate_min),
+        proof.who()
+    ));
+    let weights = proof.weights.into_iter();
+    lines.extend(weights.flat_map(|weights| of_weights(report, weights)));
+    lines.extend(proof.replay.iter().flat_map(|replay| replay.lines()));
+    let of = |word: &'static str| move |sentence: String| format!("{word:12}{sentence}");
+    lines.extend(proof.shown().into_iter().map(of("shown")));
+    lines.extend(proof.not_shown().into_iter().map(of("not shown")));
+    lines.join("\n")
+}
+
+/// What was compared of the result.
+fn of_weights(report: &Report, weights: &Weights) -> Vec<String> {
+    let mut lines = vec![format!(
+        "weights     {} tensors, each as {} it",
+        weights.tensors,
+        match report.keeps_best {
+            true => "the best evaluation found",
+            false => "the last step left",
+        }
+    )];
+    if weights.base.is_none() {
+        lines.push(
+            "config      not compared: a proof binds the base model as a whole; compare \
+             config.json with that of the base model"
+                .to_string(),
+        );
+    }
+    lines.extend(weights.base.as_ref().map(|base| match base {
+        Base::Same(name, None) => format!("base        {name}, as it was trained on"),
+        Base::Same(name, Some(format)) => {
+            let format = format.blocks().name();
+            format!("base        {name}, quantised to {format} as it was trained on")
+        }
+        Base::NotHere(name) => format!("base        not compared: `{name}` is no folder here"),
+    }));
+    lines
+}
+
+/// Whether the evaluations that decide about the result were re-run, where there are any.
+fn decisions(report: &Report) -> Option<String> {
+    let words = match report.deciding_unseen {
+        0 => "decisions   rest on losses of which every piece was re-run".to_string(),
+        unseen => format!(
+            "decisions   not proven by audits: they rest on {} evaluations, and of {unseen} not \
+             every piece was re-run",
+            report.deciding
+        ),
+    };
+    (report.deciding > 0).then_some(words)
+}
+
+/// How many steps a job has done, and whether its patience left some out.
+fn steps(report: &Report) -> String {
+    match report.steps_left {
+        0 => format!("{}, all committed", report.steps),
+        left => format!(
+            "{}, and {left} left out by early_stopping_patience",
+            report.steps
+        ),
+    }
+}
+
+/// A percentage with two decimals, rounded down, so that 100 % is shown only for a share within
+/// 1e-8 of certainty. That 1e-8 undoes rounding errors.
+pub fn percent_below(share: f64) -> f64 {
+    (share * 1e4 + 1e-4).floor() / 1e2
+}
+
+fn object(proof: &Proof, shares: &BTreeMap<WorkerId, WorkerShare>) -> Value {
+    let (report, weights) = (proof.report, proof.weights);
+    let names = |ids: &[WorkerId]| ids.iter().map(|id| id.to_string()).collect::<Vec<_>>();
+    let worker = |(id, share): (&WorkerId, &WorkerShare)| {
+        json!({
+            "worker": id.to_string(), "device": share.device, "steps": share.steps,
+            "leaves": share.leaves, "tokens": share.tokens,
+        })
+    };
+    let pinned: Vec<WorkerId> = proof.pinned.iter().copied().collect();
+    json!({
+        "event": if proof.is_proven() { "verified" } else { "unproven" },
+        "job": report.job.to_string(),
+        "record_digest": report.record.to_string(), "steps": report.steps,
+        "evaluations": report.evaluations, "best_step": report.best.map(|best| best.0),
+        "best_eval_loss": report.best.map(|best| best.1),
+        "deciding_evaluations": report.deciding,
+        "deciding_evaluations_unseen": report.deciding_unseen,
+        "coordinator": report.coordinator.to_string(),
+        "coordinator_pinned": proof.is_coordinator_pinned,
+        "workers": shares.iter().map(worker).collect::<Vec<_>>(),
+        "checkers": names(&report.checkers), "checkers_pinned": names(&pinned),
+        "leaves": report.leaves,
+        "audits_drawn": report.audits_drawn, "audits_agreed": report.audits_agreed,
+        "audits_counted": report.audits_counted,
+        "audits_inconclusive": report.audits_inconclusive,
+        "convicted": names(&report.convicted), "audit_rate_min": report.audit_rate_min,
+        "detection": report.detection, "detection_steps": report.detection_steps,
+        "tensors_checked": weights.map(|weights| weights.tensors),
+        "base_checked": weights.map(|weights| matches!(weights.base, Some(Base::Same(..)))),
+        "replay": proof.replay.map(ReplayReport::object),
+        "shown": proof.shown(), "not_shown": proof.not_shown(),
+    })
+}
