@@ -39,8 +39,12 @@ pub async fn run(args: CoordinatorArgs, output: &Output) -> anyhow::Result<()> {
     };
     let mut server = server::start(options).await.map_err(with_remedy)?;
     let (url, key) = (server.url(), server.key);
+    let place = match server.addr.ip().is_unspecified() {
+        true => " (others put this machine's name or address in place of that)",
+        false => "",
+    };
     output.result(
-        &format!("coordinator {} listens on {url}", key.short()),
+        &format!("coordinator {} listens on {url}{place}", key.short()),
         &json!({ "event": "listening", "url": url, "key": key.to_string() }),
     );
     tokio::select! {

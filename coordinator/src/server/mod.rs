@@ -16,10 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use concord_proto::address::Address;
 use concord_proto::limits::MESSAGE_BYTES_MAX;
+use concord_proto::link::accept;
 use concord_proto::serving::ServedModel;
 use concord_proto::wire::coordinator_server::CoordinatorServer;
-use concord_proto::wire::incoming::accept;
 use concord_proto::{Keypair, PublicKey};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -93,9 +94,9 @@ impl RunningServer {
         &self.blobs
     }
 
-    /// Where workers and clients reach it, such as "http://127.0.0.1:7700".
+    /// Where workers and clients of this machine reach it, such as "concord://KEY@127.0.0.1:7700".
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        Address::at(self.addr).of(self.key).to_string()
     }
 
     /// What is served, if anything is.
@@ -183,7 +184,7 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer, ServerError>
         sweeper,
         watchers: watchers.clone(),
         serving: serving.clone(),
-        probes: Probes::new(&events),
+        probes: Probes::new(&events, key.clone()),
     };
     let driver = tokio::spawn(CoreDriver::new(core, parts).run(told));
     let service = CoordinatorService {
@@ -271,6 +272,7 @@ impl ServerTasks {
         stopped: oneshot::Receiver<()>,
     ) -> Result<(), ServerError> {
         let (end, ending) = oneshot::channel::<()>();
+        let key = service.key.clone();
         let service = CoordinatorServer::new(service)
             .max_decoding_message_size(FRAMED_BYTES_MAX)
             .max_encoding_message_size(FRAMED_BYTES_MAX);
@@ -278,7 +280,7 @@ impl ServerTasks {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .add_service(service)
-            .serve_with_incoming_shutdown(accept(listener), async {
+            .serve_with_incoming_shutdown(accept(listener, &key), async {
                 // Dropped or sent: either way it is the end.
                 let _ = ending.await;
             });

@@ -8,7 +8,7 @@ use concord_proto::limits::CHUNK_BYTES;
 use concord_proto::manifest::{DataManifest, ModelManifest, StateManifest};
 use concord_proto::wire::coordinator_server::Coordinator;
 use concord_proto::wire::{BlobAddress, Body, Chunk, Envelope, ending};
-use concord_proto::{Digest, Domain, JobId, Keypair, Signed, canonical};
+use concord_proto::{Digest, Domain, JobId, Keypair, Signed, canonical, link};
 use concord_verify::training::bundle;
 use futures_util::{Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
@@ -121,7 +121,8 @@ impl Coordinator for CoordinatorService {
         let Some(serving) = &self.serving else {
             return Err(Status::failed_precondition("no model is served here"));
         };
-        let messages = serving.stage_streams().open(request.into_inner());
+        let peer = link::peer(&request).key;
+        let messages = serving.stage_streams().open(peer, request.into_inner());
         Ok(Response::new(messages))
     }
 
@@ -132,8 +133,9 @@ impl Coordinator for CoordinatorService {
         let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
         let (messages, waiting) = mpsc::channel(session::MESSAGES_MAX);
         let driver = self.driver.clone();
+        let peer = link::peer(&request).key;
         tokio::spawn(session::read(
-            session,
+            (session, peer),
             request.into_inner(),
             messages,
             driver,

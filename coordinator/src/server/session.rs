@@ -5,7 +5,7 @@ use std::time::Duration;
 use concord_proto::ledger::Offence;
 use concord_proto::session::{Hello, ToCoordinator, ToWorker};
 use concord_proto::wire::{Envelope, ending};
-use concord_proto::{Signed, SignedError, WorkerId};
+use concord_proto::{PublicKey, Signed, SignedError, WorkerId};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
@@ -18,9 +18,9 @@ pub(super) const MESSAGES_MAX: usize = 256;
 /// A connection that says nothing is closed after this.
 const HELLO_MAX: Duration = Duration::from_secs(10);
 
-/// Reads a session to its end. `messages` is the way to the other side.
+/// Reads a session of `peer` to its end. `messages` is the way to the other side.
 pub(super) async fn read(
-    session: SessionId,
+    (session, peer): (SessionId, PublicKey),
     mut envelopes: Streaming<Envelope>,
     messages: mpsc::Sender<ToWorker>,
     driver: mpsc::Sender<DriverEvent>,
@@ -33,9 +33,11 @@ pub(super) async fn read(
     let _ = messages.send(ToWorker::Challenge { nonce }).await;
     let first = tokio::time::timeout(HELLO_MAX, envelopes.message()).await;
     let first = first.ok().and_then(|first| read_hello(first.ok()??));
-    let Some((worker, hello)) = first.filter(|(_, hello)| hello.challenge == nonce) else {
-        // Nobody signed this: there is nobody to blame and nothing to answer. No stranger may fill
-        // the log.
+    // The key of the session is that of its connection: a Hello that somebody passes on is none.
+    let is_its_own =
+        |(worker, hello): &(WorkerId, Hello)| *worker == peer && hello.challenge == nonce;
+    let Some((worker, hello)) = first.filter(is_its_own) else {
+        // There is nothing to answer. No stranger may fill the log.
         tracing::debug!("a connection without a signed Hello is closed");
         return;
     };

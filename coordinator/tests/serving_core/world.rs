@@ -284,7 +284,7 @@ impl World {
             number,
             role,
             memory_bytes,
-            &format!("http://worker-{number}"),
+            &format!("concord://worker-{number}"),
         )
     }
 

@@ -100,7 +100,11 @@ impl Bare {
 
     /// A worker with an address of its own.
     pub fn worker(&mut self, number: u8) -> SessionId {
-        self.open(number, Role::Worker, &format!("http://worker-{number}:1"))
+        self.open(
+            number,
+            Role::Worker,
+            &format!("concord://worker-{number}:1"),
+        )
     }
 
     pub fn say(&mut self, session: SessionId, message: ToCoordinator) {

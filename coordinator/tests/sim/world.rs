@@ -377,7 +377,7 @@ impl World {
                 macs_per_second: process.speed,
                 memory_bytes: 1 << 40,
             },
-            endpoint: format!("http://w{}", id.short()),
+            endpoint: format!("concord://w{}", id.short()),
             held,
             challenge: [0; 32],
         };

@@ -16,6 +16,7 @@ use concord_coordinator::server::{self, RunningServer, ServerOptions};
 use concord_proto::serving::ServedModel;
 use concord_proto::session::Role;
 
+use crate::support::client_key;
 use crate::support::scratch::{self, Scratch};
 use crew::Crew;
 pub use crew::Troubles;
@@ -81,6 +82,7 @@ impl LocalPool {
                 (scratch.path().to_path_buf(), Some(scratch))
             }
         };
+        client_key::use_for_own_pool()?;
         let server = server::start(ServerOptions {
             listen: options.listen,
             data_dir: dir.join("coordinator"),
