@@ -5,36 +5,32 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use concord_proto::Keypair;
-use concord_runtime::identity;
+use concord_runtime::{RuntimeError, identity};
 
 /// Names the folder of the key, in place of the one in the user's home.
 const DIR_VARIABLE: &str = "CONCORD_CLIENT_DIR";
 
 static KEY: OnceLock<Keypair> = OnceLock::new();
 
-/// The key of the user, made on first use; one for this process alone where it runs a pool of its
-/// own ([`use_for_own_pool`]), or where there is no home to keep one in.
+/// The key of the user, made on first use; one for this process alone where there is no folder to
+/// keep one in.
 ///
 /// # Errors
-/// Where the folder cannot be read or written, or the key in it is broken.
+/// Where the key that is kept cannot be read, or is broken.
 pub fn key() -> anyhow::Result<Keypair> {
     if let Some(key) = KEY.get() {
         return Ok(key.clone());
     }
-    let made = match folder() {
-        Some(folder) => identity::load_or_make(&folder)?,
+    let made = match folder().map(|folder| identity::load_or_make(&folder)) {
+        Some(Ok(key)) => key,
+        // A home that cannot be written, as in many containers.
+        Some(Err(RuntimeError::Io { action, path, why })) if action != "read" => {
+            tracing::warn!("no key is kept, as {path} cannot be used: {why}");
+            identity::fresh()?
+        }
+        Some(Err(error)) => return Err(error.into()),
         None => identity::fresh()?,
     };
-    Ok(KEY.get_or_init(|| made).clone())
-}
-
-/// Takes a key that ends with this process, because its pool does, too: nothing is written to the
-/// user's home. Gives the key that counts.
-///
-/// # Errors
-/// Where the system has no random numbers.
-pub fn use_for_own_pool() -> anyhow::Result<Keypair> {
-    let made = identity::fresh()?;
     Ok(KEY.get_or_init(|| made).clone())
 }
 

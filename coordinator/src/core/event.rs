@@ -8,6 +8,7 @@ use concord_proto::ledger::Offence;
 use concord_proto::session::{Hello, ToCoordinator, ToWorker};
 use concord_proto::{Digest, JobId, WorkerId};
 
+use super::asker::Asker;
 use super::new_job::NewJob;
 use super::persisted::Change;
 use super::serving_event::{ServingEffect, ServingEvent};
@@ -62,6 +63,7 @@ pub enum CoreEvent {
     Asked {
         /// For the answer.
         call: CallId,
+        by: Asker,
         question: Question,
     },
     /// Something happened where a model is served.

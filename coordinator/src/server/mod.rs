@@ -1,5 +1,6 @@
 //! The coordinator as a gRPC server: one task owns the core, all others talk to it.
 
+pub mod access;
 mod driver;
 mod driver_event;
 mod error;
@@ -23,13 +24,14 @@ use concord_proto::serving::ServedModel;
 use concord_proto::wire::coordinator_server::CoordinatorServer;
 use concord_proto::{Keypair, PublicKey};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch as watch_channel};
 use tokio::task::JoinHandle;
 
 use crate::blobs::BlobStore;
 use crate::core::{Config, Core, CoreEvent, ServingEvent};
 use crate::serving::{ModelService, ServiceParts, ServingTimeouts};
 use crate::store::{Secrets, Store};
+use access::Access;
 use driver::{CoreDriver, DriverParts};
 use driver_event::DriverEvent;
 use probe::Probes;
@@ -65,6 +67,8 @@ pub struct ServerOptions {
     /// A model to serve, of which all blobs are in the store or will be before a worker joins. A
     /// coordinator that serves takes on no training jobs.
     pub serve: Option<ServedModel>,
+    /// Which keys may do what.
+    pub access: watch_channel::Receiver<Access>,
 }
 
 /// A coordinator that runs in this process.
@@ -185,6 +189,7 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer, ServerError>
         watchers: watchers.clone(),
         serving: serving.clone(),
         probes: Probes::new(&events, key.clone()),
+        access: options.access.clone(),
     };
     let driver = tokio::spawn(CoreDriver::new(core, parts).run(told));
     let service = CoordinatorService {
@@ -194,6 +199,7 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer, ServerError>
         watchers,
         serving: serving.clone(),
         next_session: AtomicU64::new(0),
+        access: options.access,
     };
     let weak = events.downgrade();
     let (stop, stopped) = oneshot::channel();

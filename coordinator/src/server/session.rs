@@ -6,9 +6,10 @@ use concord_proto::ledger::Offence;
 use concord_proto::session::{Hello, ToCoordinator, ToWorker};
 use concord_proto::wire::{Envelope, ending};
 use concord_proto::{PublicKey, Signed, SignedError, WorkerId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::Streaming;
 
+use super::access::Access;
 use super::driver_event::{DriverEvent, SessionLink};
 use crate::core::{CoreEvent, SessionId};
 
@@ -20,7 +21,7 @@ const HELLO_MAX: Duration = Duration::from_secs(10);
 
 /// Reads a session of `peer` to its end. `messages` is the way to the other side.
 pub(super) async fn read(
-    (session, peer): (SessionId, PublicKey),
+    (session, peer, access): (SessionId, PublicKey, watch::Receiver<Access>),
     mut envelopes: Streaming<Envelope>,
     messages: mpsc::Sender<ToWorker>,
     driver: mpsc::Sender<DriverEvent>,
@@ -41,6 +42,14 @@ pub(super) async fn read(
         tracing::debug!("a connection without a signed Hello is closed");
         return;
     };
+    if !access.borrow().takes_member(hello.role, &worker) {
+        let reason = format!(
+            "it takes the keys alone that its operator has listed for this role, and {worker} is \
+             not among them"
+        );
+        let _ = messages.send(ToWorker::Refused { reason }).await;
+        return;
+    }
     let (ready, start) = tokio::sync::oneshot::channel();
     let events = driver.clone();
     let reader = tokio::spawn(async move {
@@ -50,6 +59,7 @@ pub(super) async fn read(
         }
     });
     let link = SessionLink {
+        member: (hello.role, worker),
         messages,
         reader: reader.abort_handle(),
     };

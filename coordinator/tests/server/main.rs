@@ -1,5 +1,6 @@
 //! The server over real sockets: sessions, blobs, jobs, events, and what it refuses.
 
+mod access;
 mod addresses;
 #[path = "../sim/mod.rs"]
 mod sim;
@@ -8,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use concord_coordinator::core::Config;
+use concord_coordinator::server::access::Access;
 use concord_coordinator::server::{RunningServer, ServerError, ServerOptions, start};
 use concord_coordinator::store::StoreError;
 use concord_proto::address::Address;
@@ -23,19 +25,29 @@ use concord_proto::{
     ARITHMETIC_VERSION, Digest, Domain, Keypair, PROTOCOL_VERSION, Signed, canonical, link,
 };
 use futures_util::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 type Client = CoordinatorClient<Channel>;
 
+/// A coordinator that is open, and whose admin has the key of [`connect`].
 async fn serve(folder: &Path) -> RunningServer {
+    serve_to(folder, Access::open([number_key(77).public()]).fixed()).await
+}
+
+fn number_key(number: u8) -> Keypair {
+    Keypair::from_secret([number; 32])
+}
+
+async fn serve_to(folder: &Path, access: watch::Receiver<Access>) -> RunningServer {
     let options = ServerOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.to_path_buf(),
         config: Config::default(),
         serve: None,
+        access,
     };
     start(options).await.unwrap()
 }
@@ -48,7 +60,7 @@ async fn connect(server: &RunningServer) -> Client {
 /// A client with the key of that number.
 async fn connect_as(server: &RunningServer, number: u8) -> Client {
     let address = Address::parse(&server.url()).unwrap();
-    let key = Keypair::from_secret([number; 32]);
+    let key = number_key(number);
     let channel = link::connect(&address, &key).await.unwrap();
     CoordinatorClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -451,6 +463,7 @@ async fn port_and_folder_in_use_are_said_so() {
         data_dir: other.path().to_path_buf(),
         config,
         serve: None,
+        access: Access::open([]).fixed(),
     };
     let refused = start(same_port).await.err().expect("two on one port");
     assert!(matches!(refused, ServerError::PortInUse(_)), "{refused}");
@@ -459,6 +472,7 @@ async fn port_and_folder_in_use_are_said_so() {
         data_dir: folder.path().to_path_buf(),
         config,
         serve: None,
+        access: Access::open([]).fixed(),
     };
     let refused = start(same_folder).await.err().expect("two in one folder");
     assert!(

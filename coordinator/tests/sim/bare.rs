@@ -9,6 +9,7 @@ use concord_proto::client::{ClientResponse, JobEvent, PoolStatus};
 use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
 use concord_proto::{ARITHMETIC_VERSION, JobId, PROTOCOL_VERSION, WorkerId};
 
+use super::job::ADMIN;
 use super::world::{MS, key};
 
 pub struct Bare {
@@ -141,7 +142,11 @@ impl Bare {
 
     pub fn ask(&mut self, question: Question) {
         let call = CallId(0);
-        self.apply(CoreEvent::Asked { call, question });
+        self.apply(CoreEvent::Asked {
+            call,
+            by: ADMIN,
+            question,
+        });
     }
 
     /// The answer to the last question.

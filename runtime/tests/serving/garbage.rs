@@ -153,7 +153,9 @@ async fn passes_of_strangers_are_refused_and_change_nothing() {
     };
     let mut pool = Pool::start(&model, &[None, None]).await;
     let endpoint = pool.members[1].hello.endpoint.clone();
-    let client = concord_runtime::connect(&endpoint, &stranger()).await.unwrap();
+    let client = concord_runtime::connect(&endpoint, &stranger())
+        .await
+        .unwrap();
     let mut client = WorkerClient::new(client);
     let row = vec![0.5f32; model.folder.config().hidden];
     let stranger = Keypair::from_secret([1; 32]);
@@ -203,7 +205,9 @@ async fn wrong_passes_of_the_stage_before_are_told_to_the_coordinator() {
     };
     let mut pool = Pool::start(&model, &[None, None]).await;
     let endpoint = pool.members[1].hello.endpoint.clone();
-    let client = concord_runtime::connect(&endpoint, &stranger()).await.unwrap();
+    let client = concord_runtime::connect(&endpoint, &stranger())
+        .await
+        .unwrap();
     let mut client = WorkerClient::new(client);
     let previous = identity::load_or_make(pool.dirs[0].path()).unwrap();
     let row = vec![0.5f32; model.folder.config().hidden];
