@@ -7,11 +7,14 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use concord_proto::address::Address;
 use concord_proto::wire::coordinator_client::CoordinatorClient;
 use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::wire::{BlobAddress, Body, Chunk, Envelope, Frame};
+use concord_proto::{Keypair, link};
 use pool::{Pool, outcome, run, shared, small_job};
 use tonic::Code;
+use tonic::transport::Channel;
 
 const STEPS: u32 = 80;
 
@@ -116,7 +119,7 @@ fn throw(address: &str, bytes: &[u8]) {
 
 /// Calls that are gRPC and carry nonsense. The codes that came back.
 async fn nonsense_for_coordinator(url: String, seed: u64) -> Vec<Code> {
-    let mut client = CoordinatorClient::connect(url).await.unwrap();
+    let mut client = CoordinatorClient::new(link_to(&url).await);
     let bytes = noise(seed, 300);
     let envelope = Envelope {
         signer: noise(seed, 32),
@@ -150,6 +153,13 @@ async fn nonsense_for_coordinator(url: String, seed: u64) -> Vec<Code> {
     ]
 }
 
+/// A link to whoever is at an address of this machine, for a key that nobody knows.
+async fn link_to(url: &str) -> Channel {
+    let address = Address::parse(url).unwrap();
+    let key = Keypair::from_secret([251; 32]);
+    link::connect(&address, &key).await.unwrap()
+}
+
 /// What a session ends with; `Ok` where it just ends.
 async fn until_error(mut stream: tonic::Streaming<Envelope>) -> Code {
     loop {
@@ -162,7 +172,7 @@ async fn until_error(mut stream: tonic::Streaming<Envelope>) -> Code {
 }
 
 async fn nonsense_for_worker(url: String, seed: u64) -> Vec<Code> {
-    let mut client = WorkerClient::connect(url).await.unwrap();
+    let mut client = WorkerClient::new(link_to(&url).await);
     let bytes = noise(seed, 300);
     let frames = [
         Frame {
@@ -222,7 +232,7 @@ fn besiege(address: &str, service: &str, stop: &AtomicBool, thrown: &AtomicUsize
             throw(address, &bytes);
             thrown.fetch_add(1, Ordering::Relaxed);
         }
-        let url = format!("http://{address}");
+        let url = format!("concord://{address}");
         let codes = match service {
             "Coordinator" => runtime.block_on(nonsense_for_coordinator(url, seed)),
             _ => runtime.block_on(nonsense_for_worker(url, seed)),
@@ -248,10 +258,7 @@ fn strangers_do_not_disturb_a_job() {
         outcome(&pool.train(&job, &[])).hash()
     };
     let mut pool = Pool::new();
-    let mut besieged = vec![(
-        pool.url.trim_start_matches("http://").to_string(),
-        "Coordinator",
-    )];
+    let mut besieged = vec![(pool.address(), "Coordinator")];
     for _ in 0..2 {
         let free = TcpListener::bind("127.0.0.1:0")
             .unwrap()

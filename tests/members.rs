@@ -31,7 +31,7 @@ fn joined(url: &str, key: &str) {
 }
 
 #[test]
-fn only_http_is_spoken_and_no_byte_is_sent_to_anything_else() {
+fn only_concord_is_spoken_and_no_byte_is_sent_to_anything_else() {
     let dir = tempfile::tempdir().unwrap();
     let own = dir.path().join("own");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -43,9 +43,10 @@ fn only_http_is_spoken_and_no_byte_is_sent_to_anything_else() {
         format!("HTTPS://{address}"),
         format!("ftp://{address}"),
         format!("h2c://{address}"),
+        format!("http://{address}"),
         address.to_string(),
     ] {
-        let words = ["only http:// is spoken here", &*url];
+        let words = ["concord://KEY@HOST:PORT", &*url];
         run(&["status", "--coordinator", &url]).refused(&words);
         run(&["jobs", "--coordinator", &url]).refused(&words);
         for role in ["worker", "checker"] {
@@ -67,17 +68,17 @@ fn a_worker_that_nobody_could_connect_to_does_not_start() {
     for (more, words) in [
         (["--listen", "0.0.0.0:0"], "--advertise"),
         (["--listen", "[::]:0"], "--advertise"),
-        (["--advertise", "127.0.0.1:1"], "only http://"),
-        (["--advertise", "ftp://x"], "only http://"),
-        (["--advertise", "https://x:1"], "only http://"),
-        (["--advertise", "http://a b:1"], "the character ' '"),
+        (["--advertise", "127.0.0.1:1"], "concord://KEY@HOST:PORT"),
+        (["--advertise", "ftp://x"], "concord://KEY@HOST:PORT"),
+        (["--advertise", "https://x:1"], "concord://KEY@HOST:PORT"),
+        (["--advertise", "concord://a b:1"], "the character ' '"),
         (
-            ["--advertise", "http://0.0.0.0:7701"],
+            ["--advertise", "concord://0.0.0.0:7701"],
             "nobody can connect to",
         ),
-        (["--advertise", "http://x:0"], "no port"),
-        (["--advertise", "http://u:p@x:1"], "user name"),
-        (["--advertise", "http://x:1/y"], "host and port"),
+        (["--advertise", "concord://x:0"], "no port"),
+        (["--advertise", "concord://u:p@x:1"], "is no key"),
+        (["--advertise", "concord://x:1/y"], "host and port"),
     ] {
         let to = ["worker", "--coordinator", &pool.url, "--dir", text(&own)];
         run(&[&to[..], &["--threads", "1"], &more].concat()).refused(&[words]);
@@ -109,7 +110,7 @@ fn a_worker_out_of_reach_is_named_and_the_job_does_without_it() {
     let mut pool = Pool::new();
     pool.join("worker", &["--threads", "1"]);
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", nobody.local_addr().unwrap());
+    let address = format!("concord://{}", nobody.local_addr().unwrap());
     drop(nobody);
     pool.join("worker", &["--threads", "1", "--advertise", &address]);
     let hidden = pool.key("worker", 1);
@@ -141,7 +142,7 @@ fn too_few_open_files_are_refused_by_number() {
         run_command(Command::new("sh").args(["-c", &script, PROGRAM]).args(args))
     };
     let own = dir.path().join("own");
-    let url = "http://127.0.0.1:1";
+    let url = "concord://127.0.0.1:1";
     for args in [
         &[
             "coordinator",

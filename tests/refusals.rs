@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use concord_proto::address::Address;
 use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
 use concord_proto::wire::Envelope;
 use concord_proto::wire::coordinator_client::CoordinatorClient;
-use concord_proto::{ARITHMETIC_VERSION, Keypair, PROTOCOL_VERSION, Signed};
+use concord_proto::{ARITHMETIC_VERSION, Keypair, PROTOCOL_VERSION, Signed, link};
 use pool::{Pool, outcome, run, shared, small_job};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -32,7 +33,7 @@ fn ports_and_folders_in_use_are_named() {
     let mut pool = Pool::new();
     pool.join("worker", &["--threads", "1"]);
     pool.key("worker", 0);
-    let address = pool.url.trim_start_matches("http://");
+    let address = &*pool.address();
     let (data, own) = (
         pool.dir.path().join("coordinator"),
         pool.dir.path().join("own"),
@@ -57,7 +58,7 @@ fn ports_and_folders_in_use_are_named() {
 #[test]
 fn a_coordinator_out_of_reach_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let url = format!("http://{}", nobody());
+    let url = format!("concord://{}", nobody());
     let words = [
         &*url,
         "no coordinator at",
@@ -87,9 +88,11 @@ fn hello(url: &str, protocol: u32, arithmetic: u32) -> ToWorker {
         macs_per_second: 1,
         memory_bytes: 1 << 30,
     };
-    let endpoint = "http://127.0.0.1:1".to_string();
+    let endpoint = "concord://127.0.0.1:1".to_string();
     let talk = async {
-        let mut client = CoordinatorClient::connect(url.to_string()).await.unwrap();
+        let address = Address::parse(url).unwrap();
+        let channel = link::connect(&address, &key).await.unwrap();
+        let mut client = CoordinatorClient::new(channel);
         let (said, saying) = tokio::sync::mpsc::channel::<Envelope>(2);
         let mut heard = client
             .session(ReceiverStream::new(saying))

@@ -7,6 +7,7 @@
 //!
 //! ```
 //! use concord_coordinator::core::Config;
+//! use concord_coordinator::server::access::Access;
 //! use concord_coordinator::server::{self, ServerOptions};
 //!
 //! # #[tokio::main]
@@ -17,6 +18,7 @@
 //!     data_dir: folder.path().to_path_buf(),
 //!     config: Config::default(),
 //!     serve: None,
+//!     access: Access::open([]).fixed(),
 //! };
 //! let server = server::start(options).await?;
 //! println!("workers and clients reach it at {}", server.url());

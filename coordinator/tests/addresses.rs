@@ -9,7 +9,7 @@ use sim::bare::Bare;
 use sim::job::job;
 use sim::world::{SECOND, key};
 
-const SHARED: &str = "http://host:7701";
+const SHARED: &str = "concord://host:7701";
 
 const SILENT: Option<Result<(), &str>> = Some(Err("no answer"));
 
@@ -76,7 +76,10 @@ fn three_tries_in_vain_in_a_row_count() {
     assert!(!doing(&mut pool, 1).contains("not reached"));
     pool.pass(SECOND, &[worker, stranger]);
     let words = doing(&mut pool, 1);
-    assert!(words.contains("not reached at http://host:7701"), "{words}");
+    assert!(
+        words.contains("not reached at concord://host:7701"),
+        "{words}"
+    );
     assert!(is_told_that_it_is_unreached(&pool, worker));
 }
 
@@ -108,7 +111,7 @@ fn the_old_and_the_new_holder_of_an_address_are_not_planned_together() {
     for part in [
         "1 of 2 are here",
         &key(1).public().short(),
-        "shares its address http://host:7701 with",
+        "shares its address concord://host:7701 with",
         &key(2).public().short(),
     ] {
         assert!(words.contains(part), "{part}: {words}");

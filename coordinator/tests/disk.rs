@@ -8,13 +8,15 @@ use std::time::{Duration, SystemTime};
 
 use concord_coordinator::blobs::{BlobError, BlobStore, SPARED};
 use concord_coordinator::core::Config;
+use concord_coordinator::server::access::Access;
 use concord_coordinator::server::{RunningServer, ServerOptions, start};
+use concord_proto::address::Address;
 use concord_proto::blob_store::{BlobLink, blob_file, link_file};
 use concord_proto::client::{ClientRequest, ClientResponse};
 use concord_proto::manifest::{ModelManifest, ModelTensor};
 use concord_proto::wire::Body;
 use concord_proto::wire::coordinator_client::CoordinatorClient;
-use concord_proto::{Digest, Domain, JobSpec, canonical};
+use concord_proto::{Digest, Domain, JobSpec, Keypair, canonical, link};
 use futures_util::StreamExt;
 use sim::job::{ALWAYS, job};
 use sim::swept::blobs_of;
@@ -117,13 +119,16 @@ async fn serve(folder: &Path) -> RunningServer {
         data_dir: folder.to_path_buf(),
         config: Config::default(),
         serve: None,
+        access: Access::open([]).fixed(),
     };
     start(options).await.unwrap()
 }
 
 async fn ask(server: &RunningServer, request: &ClientRequest) -> ClientResponse {
     let bytes = canonical::encode(request);
-    let mut client = CoordinatorClient::connect(server.url()).await.unwrap();
+    let address = Address::parse(&server.url()).unwrap();
+    let channel = link::connect(&address, &Keypair::from_secret([9; 32])).await;
+    let mut client = CoordinatorClient::new(channel.unwrap());
     let answer = client.call(Body { bytes }).await.unwrap().into_inner();
     canonical::decode(&answer.bytes).unwrap()
 }

@@ -13,16 +13,16 @@ use sim::world::{MS, SECOND, key};
 #[test]
 fn an_address_that_nobody_can_connect_to_is_refused_by_name() {
     for (endpoint, words) in [
-        ("", "http://HOST:PORT"),
-        ("127.0.0.1:9", "only http://"),
+        ("", "concord://KEY@HOST:PORT"),
+        ("127.0.0.1:9", "begin with concord://"),
         ("ftp://x:1", "not ftp://"),
-        ("https://x:1", "only http://"),
-        ("http://a b:1", "character ' '"),
-        ("http://0.0.0.0:7701", "nobody can connect to"),
-        ("http://[::]:7701", "nobody can connect to"),
-        ("http://x:0", "no port"),
-        ("http://user@x:1", "user name"),
-        ("http://x:1/path", "host and port"),
+        ("https://x:1", "only concord://"),
+        ("concord://a b:1", "character ' '"),
+        ("concord://0.0.0.0:7701", "nobody can connect to"),
+        ("concord://[::]:7701", "nobody can connect to"),
+        ("concord://x:0", "no port"),
+        ("concord://user@x:1", "is no key"),
+        ("concord://x:1/path", "host and port"),
     ] {
         let mut pool = Bare::new();
         let session = pool.open(1, Role::Worker, endpoint);
@@ -40,10 +40,10 @@ fn only_workers_need_an_address_and_only_theirs_is_tried() {
     let checker = pool.open(1, Role::Checker, "");
     assert!(pool.is_welcome(checker) && pool.probed.is_empty());
     let worker = pool.worker(2);
-    assert_eq!(pool.probed, [(worker, "http://worker-2:1".to_string())]);
+    assert_eq!(pool.probed, [(worker, "concord://worker-2:1".to_string())]);
 }
 
-const SHARED: &str = "http://host:7701";
+const SHARED: &str = "concord://host:7701";
 
 /// Two workers that prove that they are at one address: one behind a proxy, say.
 #[test]
@@ -154,7 +154,7 @@ fn a_worker_that_is_not_reached_learns_of_it_and_the_status_shows_it() {
     assert!(told, "{:?}", pool.sent);
     let doing = pool.status().members[0].doing.clone();
     assert!(
-        doing.contains("not reached at http://worker-1:1"),
+        doing.contains("not reached at concord://worker-1:1"),
         "{doing}"
     );
     let failure = None;
@@ -189,7 +189,7 @@ fn who_is_not_reached_is_tried_again_and_planned_once_it_is() {
     let words = pool.waits(id).last().unwrap().to_string();
     for part in [
         &key(1).public().short(),
-        "http://worker-1:1: connection",
+        "concord://worker-1:1: connection",
         "--advertise",
     ] {
         assert!(words.contains(part), "{words}");
@@ -239,7 +239,7 @@ fn a_plan_made_before_the_answer_is_given_up_at_a_boundary() {
     assert_eq!(plans(&pool), 1);
     let words = pool.waits(id).last().unwrap().to_string();
     assert!(
-        words.contains("is not reached at http://worker-1:1"),
+        words.contains("is not reached at concord://worker-1:1"),
         "{words}"
     );
     let is_lost = |event: &JobEvent| matches!(event, JobEvent::Lost { .. });

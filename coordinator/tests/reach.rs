@@ -81,7 +81,7 @@ fn a_worker_that_nobody_reaches_is_named_with_its_address_and_done_without() {
             assert_eq!(*worker, id(number), "{what}: {reason}");
             for words in [
                 "cannot reach",
-                &format!("http://w{}", worker.short()),
+                &format!("concord://w{}", worker.short()),
                 "refused",
             ] {
                 assert!(reason.contains(words), "{what}: {reason}");
@@ -150,7 +150,7 @@ fn a_worker_that_is_not_reached_gets_nothing_until_it_is() {
     };
     let name = id(1).short();
     let expected = format!(
-        "worker {name} is not reached at http://w{name}: no answer; give it an --advertise that \
+        "worker {name} is not reached at concord://w{name}: no answer; give it an --advertise that \
          others can reach"
     );
     assert!(words.contains(&expected), "{words}");

@@ -1,23 +1,26 @@
 //! Addresses of coordinators and workers: what can be connected to, and what is refused by name.
 //!
-//! An address is `http://HOST:PORT`. A process checks every address that it is given, and every
-//! address that it gives to others, here.
+//! An address is `concord://KEY@HOST:PORT`: a connection there is given up, before a byte is sent,
+//! unless the process at its other end holds the private key of KEY. Only an address of this very
+//! machine may lack the key. A process checks every address that it is given, and every address
+//! that it gives to others, here.
 //!
 //! ```
 //! use concord_proto::address::Address;
 //!
-//! assert!(Address::parse("http://10.0.0.7:7701").is_ok());
-//! let refused = Address::parse("https://10.0.0.7").expect_err("nothing is encrypted here");
-//! assert!(refused.to_string().contains("http://"));
+//! assert!(Address::parse("concord://127.0.0.1:7700").is_ok());
+//! let refused = Address::parse("concord://10.0.0.7:7701").expect_err("whose key?");
+//! assert!(refused.to_string().contains("concord://KEY@10.0.0.7:7701"));
 //! ```
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::limits::NAME_BYTES_MAX;
+use crate::crypto::PublicKey;
+use crate::limits::ADDRESS_BYTES_MAX;
 
-/// The port of an address that names none.
-const DEFAULT_PORT: u16 = 80;
+/// The port of an address that names none: a coordinator's.
+const DEFAULT_PORT: u16 = 7700;
 
 /// The longest name that DNS has.
 const HOST_BYTES_MAX: usize = 253;
@@ -25,6 +28,8 @@ const HOST_BYTES_MAX: usize = 253;
 /// An address that can be connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
+    /// Whose key the process there must hold; any, where none is given.
+    key: Option<PublicKey>,
     host: Host,
     port: u16,
 }
@@ -45,60 +50,101 @@ pub struct AddressError {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 enum Fault {
-    #[error("an address has at most {} bytes", NAME_BYTES_MAX)]
+    #[error("an address has at most {} bytes", ADDRESS_BYTES_MAX)]
     TooLong,
-    #[error("only http:// is spoken here, and it has to stand in front: http://HOST:PORT")]
+    #[error("it has to begin with concord://, as in concord://KEY@HOST:PORT")]
     NoScheme,
-    #[error(
-        "only http:// is spoken here: no byte is sent, because nothing would be encrypted. Where \
-         the network is not trusted, use a tunnel and the http:// address of its end"
-    )]
-    Encrypted,
-    #[error("only http:// is spoken here, not {0}://")]
+    #[error("only concord:// is spoken here, not {0}://: write concord://KEY@HOST:PORT")]
     Scheme(String),
-    #[error("it has a user name, and nobody here asks for one: write http://HOST:PORT")]
-    User,
-    #[error("it goes on after host and port: write http://HOST:PORT alone")]
+    #[error(
+        "beyond this machine an address names the key of who is there: concord://KEY@{0}. The \
+         process there prints its address with the key when it starts"
+    )]
+    NoKey(String),
+    #[error("{0:?} is no key: 64 hexadecimal digits are")]
+    Key(String),
+    #[error("it goes on after host and port: write concord://KEY@HOST:PORT alone")]
     Path,
     #[error("it has the character {0:?}")]
     Character(char),
-    #[error("it has no host: write http://HOST:PORT")]
+    #[error("it has no host: write concord://KEY@HOST:PORT")]
     NoHost,
     #[error("{0:?} is no host")]
     Host(String),
-    #[error("an IPv6 address stands in brackets: http://[::1]:7701")]
+    #[error("an IPv6 address stands in brackets: [::1]:7701")]
     Brackets,
     #[error("{0:?} is no port: 1 to 65535 are")]
     Port(String),
     #[error("nobody can connect to {0}: give the address that others reach this machine at")]
     Nobody(IpAddr),
+    #[error("a process gives its own address without a key, which others know: concord://{0}")]
+    OwnKey(String),
+}
+
+impl AddressError {
+    fn of(text: &str, fault: Fault) -> Self {
+        let text: String = text.chars().take(ADDRESS_BYTES_MAX).collect();
+        Self { text, fault }
+    }
 }
 
 impl Address {
-    /// Reads an address. Without a port it is port 80.
+    /// Reads an address. Without a port it is port 7700.
     ///
     /// # Errors
-    /// [`AddressError`] for any text that is not `http://HOST:PORT`.
+    /// [`AddressError`] for any text that is not `concord://KEY@HOST:PORT`, or, of this machine,
+    /// `concord://HOST:PORT`.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
-        read(text).map_err(|fault| {
-            let text: String = text.chars().take(NAME_BYTES_MAX).collect();
-            AddressError { text, fault }
-        })
+        let address = read(text).and_then(|address| {
+            let is_known = address.key.is_some() || address.is_loopback();
+            let bare = || Fault::NoKey(address.host_and_port());
+            is_known.then(|| address.clone()).ok_or_else(bare)
+        });
+        address.map_err(|fault| AddressError::of(text, fault))
     }
 
-    /// Reads an address that others are told to connect to.
+    /// Reads an address that a process gives of itself, for others to connect to. It has no key:
+    /// that is the one that the process is known by.
     ///
     /// # Errors
-    /// [`AddressError`] as for [`Address::parse`], and for addresses that nobody can connect to,
-    /// such as 0.0.0.0.
+    /// [`AddressError`] for any text that is not `concord://HOST:PORT`, and for addresses that
+    /// nobody can connect to, such as 0.0.0.0.
     pub fn for_others(text: &str) -> Result<Self, AddressError> {
-        let address = Self::parse(text)?;
-        match address.host {
-            Host::Ip(ip) if is_nobodys(ip) => Err(AddressError {
-                text: text.to_string(),
-                fault: Fault::Nobody(ip),
-            }),
-            _ => Ok(address),
+        let address = read(text).and_then(|address| match (&address.host, address.key) {
+            (Host::Ip(ip), _) if is_nobodys(*ip) => Err(Fault::Nobody(*ip)),
+            (_, Some(_)) => Err(Fault::OwnKey(address.host_and_port())),
+            (_, None) => Ok(address),
+        });
+        address.map_err(|fault| AddressError::of(text, fault))
+    }
+
+    /// The place of a socket, without a key.
+    pub fn at(at: SocketAddr) -> Self {
+        Self {
+            key: None,
+            host: Host::Ip(at.ip()),
+            port: at.port(),
+        }
+    }
+
+    /// The same place, where the holder of `key` has to be.
+    pub fn of(self, key: PublicKey) -> Self {
+        let key = Some(key);
+        Self { key, ..self }
+    }
+
+    /// Whose key the process there must hold; none where any will do.
+    pub fn key(&self) -> Option<PublicKey> {
+        self.key
+    }
+
+    /// Host and port, as sockets are named: "10.0.0.7:7701", "[::1]:7701".
+    pub fn host_and_port(&self) -> String {
+        let port = self.port;
+        match &self.host {
+            Host::Ip(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
+            Host::Ip(IpAddr::V4(ip)) => format!("{ip}:{port}"),
+            Host::Name(name) => format!("{name}:{port}"),
         }
     }
 
@@ -118,17 +164,16 @@ impl Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let port = self.port;
-        match &self.host {
-            Host::Ip(IpAddr::V6(ip)) => write!(f, "http://[{ip}]:{port}"),
-            Host::Ip(IpAddr::V4(ip)) => write!(f, "http://{ip}:{port}"),
-            Host::Name(name) => write!(f, "http://{name}:{port}"),
+        let place = self.host_and_port();
+        match self.key {
+            Some(key) => write!(f, "concord://{key}@{place}"),
+            None => write!(f, "concord://{place}"),
         }
     }
 }
 
 fn read(text: &str) -> Result<Address, Fault> {
-    if text.len() > NAME_BYTES_MAX {
+    if text.len() > ADDRESS_BYTES_MAX {
         return Err(Fault::TooLong);
     }
     let is_odd = |c: &char| c.is_whitespace() || c.is_control() || *c == '\\';
@@ -137,24 +182,29 @@ fn read(text: &str) -> Result<Address, Fault> {
     }
     let (scheme, rest) = text.split_once("://").ok_or(Fault::NoScheme)?;
     match scheme.to_ascii_lowercase().as_str() {
-        "http" => {}
-        "https" => return Err(Fault::Encrypted),
+        "concord" => {}
         "" => return Err(Fault::NoScheme),
         _ => return Err(Fault::Scheme(scheme.to_string())),
     }
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(end);
-    if authority.contains('@') {
-        return Err(Fault::User);
-    }
     if !matches!(tail, "" | "/") {
         return Err(Fault::Path);
     }
-    let (host, port) = split(authority)?;
+    let (key, place) = match authority.split_once('@') {
+        Some((key, place)) => (Some(read_key(key)?), place),
+        None => (None, authority),
+    };
+    let (host, port) = split(place)?;
     Ok(Address {
+        key,
         host,
         port: port.map_or(Ok(DEFAULT_PORT), read_port)?,
     })
+}
+
+fn read_key(text: &str) -> Result<PublicKey, Fault> {
+    text.parse().map_err(|_| Fault::Key(text.to_string()))
 }
 
 /// Host and port.

@@ -25,6 +25,8 @@ pub mod canonical;
 pub mod client;
 pub mod crypto;
 pub mod limits;
+#[cfg(feature = "grpc")]
+pub mod link;
 pub mod manifest;
 pub mod moment;
 pub mod sequence;

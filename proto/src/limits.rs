@@ -24,6 +24,9 @@ pub const STEPS_MAX: u32 = 10_000_000;
 /// A text that a peer names itself or its device by.
 pub const NAME_BYTES_MAX: usize = 256;
 
+/// An address: a key, a name of DNS, and what stands around them.
+pub const ADDRESS_BYTES_MAX: usize = 384;
+
 /// Whether a character moves the cursor, hides its neighbours or reverses their order. With some of
 /// these a peer could forge lines of a terminal or of a log.
 pub fn is_unprintable(letter: char) -> bool {

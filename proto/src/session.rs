@@ -49,7 +49,7 @@ pub struct Hello {
     /// [`crate::ARITHMETIC_VERSION`] of the sender.
     pub arithmetic: u32,
     pub device: DeviceInfo,
-    /// Where other workers and checkers reach this one, such as "http://10.0.0.7:7701".
+    /// Where other workers and checkers reach this one, such as "concord://10.0.0.7:7701".
     pub endpoint: String,
     /// What it still holds.
     pub held: Option<Held>,

@@ -4,8 +4,6 @@
 
 pub use crate::training::FrameHeader;
 
-pub mod incoming;
-
 tonic::include_proto!("concord.v1");
 
 impl From<crate::Signed> for Envelope {

@@ -3,8 +3,8 @@
 use concord_kernels::KernelError;
 use concord_kernels::cuda::CudaError;
 use concord_models::ModelError;
-use concord_proto::Digest;
 use concord_proto::address::AddressError;
+use concord_proto::{Digest, PublicKey};
 
 /// Cause, place and, where there is one, remedy.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,19 @@ pub enum RuntimeError {
         /// What is wrong.
         why: String,
     },
+    /// Somebody else than was asked for answers at an address.
+    #[error(
+        "{endpoint} is not who is asked for: its key is {found}, and the address names {expected}. \
+         Nothing was sent to it"
+    )]
+    OtherKey {
+        /// Host and port.
+        endpoint: String,
+        /// The key of the address.
+        expected: PublicKey,
+        /// The key that was shown.
+        found: PublicKey,
+    },
     /// The other side could not be reached or hung up.
     #[error("cannot reach {endpoint}: {why}")]
     Unreachable {
@@ -45,7 +58,7 @@ pub enum RuntimeError {
     /// A worker listens at all addresses of its machine and does not say which one others reach.
     #[error(
         "nobody can connect to {0}, which stands for all addresses of this machine: say with \
-         --advertise which one others reach, such as --advertise http://10.0.0.7:{port}",
+         --advertise which one others reach, such as --advertise concord://10.0.0.7:{port}",
         port = shown_port(.0)
     )]
     NotAdvertised(std::net::SocketAddr),
@@ -146,6 +159,14 @@ impl RuntimeError {
             },
             other => other,
         }
+    }
+
+    /// Whether the coordinator takes this process never: no further try would help.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(_) | Self::Address(_) | Self::OtherKey { .. }
+        )
     }
 
     /// Whether another worker would fail in the same way: the fault is the job's.

@@ -65,16 +65,32 @@ pub fn load_or_make(dir: &Path) -> Result<Keypair, RuntimeError> {
             secret.map(Keypair::from_secret).map_err(io("read"))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let mut secret = [0; 32];
-            getrandom::fill(&mut secret)
-                .map_err(std::io::Error::other)
-                .map_err(io("make"))?;
+            let secret = fresh_secret().map_err(io("make"))?;
             std::fs::create_dir_all(dir).map_err(io("make"))?;
             write_private(&path, &secret).map_err(io("write"))?;
             Ok(Keypair::from_secret(secret))
         }
         Err(error) => Err(io("read")(error)),
     }
+}
+
+/// A key that is kept nowhere.
+///
+/// # Errors
+/// [`RuntimeError::Io`] where the system has no random numbers.
+pub fn fresh() -> Result<Keypair, RuntimeError> {
+    let secret = fresh_secret().map_err(|why| RuntimeError::Io {
+        action: "make",
+        path: "a key".to_string(),
+        why,
+    })?;
+    Ok(Keypair::from_secret(secret))
+}
+
+fn fresh_secret() -> std::io::Result<[u8; 32]> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(std::io::Error::other)?;
+    Ok(secret)
 }
 
 fn write_private(path: &Path, secret: &[u8]) -> std::io::Result<()> {

@@ -4,31 +4,24 @@ use std::time::Duration;
 
 use concord_proto::address::Address;
 use concord_proto::limits::MESSAGE_BYTES_MAX;
+use concord_proto::link::{self, LinkError};
 use concord_proto::session::{Hello, ToCoordinator, ToWorker};
 use concord_proto::wire::coordinator_client::CoordinatorClient;
-use concord_proto::wire::{Envelope, ending, root_cause};
+use concord_proto::wire::{Envelope, ending};
 use concord_proto::{Keypair, PublicKey, Signed};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::RuntimeError;
 
 /// Messages that may wait for the network.
 const OUTGOING_MAX: usize = 256;
 
-/// A machine that answers no connection within this is not there.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
-
 /// A coordinator that does not answer a hello within this is not one, or hangs. It takes a while
 /// where it has to find out whether an older session of the same key is alive.
 const WELCOME_MAX: Duration = Duration::from_secs(15);
-
-/// While something is under way, a keep-alive is sent this often, and the connection is given up if
-/// there is no answer for `ALIVE_MAX`: a machine that was switched off closes no connection.
-const ALIVE_EVERY: Duration = Duration::from_secs(10);
-const ALIVE_MAX: Duration = Duration::from_secs(20);
 
 /// An open session.
 pub(crate) struct Session {
@@ -40,29 +33,28 @@ pub(crate) struct Session {
     pub(crate) heartbeat: Duration,
 }
 
-/// A channel to `url`, such as "http://127.0.0.1:7700".
+/// A channel to `url`, such as "concord://KEY@10.0.0.1:7700", for the holder of `key`.
 ///
 /// # Errors
 /// [`RuntimeError::Address`] where `url` is no address that can be connected to, before a byte is
-/// sent; [`RuntimeError::Unreachable`] where nobody answers there.
-pub async fn connect(url: &str) -> Result<Channel, RuntimeError> {
+/// sent; [`RuntimeError::OtherKey`] where somebody else is there; [`RuntimeError::Unreachable`]
+/// where nobody answers.
+pub async fn connect(url: &str, key: &Keypair) -> Result<Channel, RuntimeError> {
     let address = Address::parse(url)?;
-    let unreachable = |why: String| RuntimeError::Unreachable {
-        endpoint: url.to_string(),
-        why,
-    };
-    let endpoint =
-        Endpoint::from_shared(address.to_string()).map_err(|e| unreachable(e.to_string()))?;
-    let endpoint = endpoint
-        .connect_timeout(CONNECT_MAX)
-        .http2_keep_alive_interval(ALIVE_EVERY)
-        .keep_alive_timeout(ALIVE_MAX)
-        .tcp_nodelay(true)
-        .http2_adaptive_window(true);
-    endpoint
-        .connect()
+    let endpoint = || address.host_and_port();
+    link::connect(&address, key)
         .await
-        .map_err(|error| unreachable(root_cause(&error)))
+        .map_err(|error| match error {
+            LinkError::OtherKey { expected, found } => RuntimeError::OtherKey {
+                endpoint: endpoint(),
+                expected,
+                found,
+            },
+            LinkError::Unreachable(why) => RuntimeError::Unreachable {
+                endpoint: endpoint(),
+                why,
+            },
+        })
 }
 
 impl Session {

@@ -19,10 +19,10 @@ use crate::support::signals::EndSignals;
 /// Options of `concord checker`.
 #[derive(clap::Args)]
 #[command(after_help = "Example:
-  concord checker --coordinator http://10.0.0.1:7700 --dir ~/.concord-checker --isa portable")]
+  concord checker --coordinator concord://KEY@10.0.0.1:7700 --dir ~/.concord-checker --isa portable")]
 pub struct CheckerArgs {
     /// The coordinator.
-    #[arg(long, default_value = "http://127.0.0.1:7700", value_name = "URL")]
+    #[arg(long, default_value = "concord://127.0.0.1:7700", value_name = "URL")]
     coordinator: String,
     /// The folder of its key and fetched blobs. A checker is known by its key, so each needs a
     /// folder of its own.

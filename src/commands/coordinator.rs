@@ -3,18 +3,22 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use concord_coordinator::server::access::{self, Access};
 use concord_coordinator::server::{self, ServerError, ServerOptions};
 use concord_coordinator::store::StoreError;
 use serde_json::json;
 
+use crate::support::client_key;
 use crate::support::output::Output;
 use crate::support::signals::EndSignals;
 
 /// Options of `concord coordinator`.
 #[derive(clap::Args)]
-#[command(
-    after_help = "Example:\n  concord coordinator --listen 0.0.0.0:7700 --data-dir /var/lib/concord"
-)]
+#[command(after_help = "Examples:
+  concord coordinator --listen 0.0.0.0:7700 --data-dir /var/lib/concord
+  concord coordinator --listen 0.0.0.0:7700 --access keys.txt    # lines such as
+                                                                 # worker *
+                                                                 # client 77ab... ann")]
 pub struct CoordinatorArgs {
     /// Where to listen. Port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:7700", value_name = "ADDRESS")]
@@ -22,6 +26,12 @@ pub struct CoordinatorArgs {
     /// Where the database and the blobs are kept.
     #[arg(long, default_value = "concord-data", value_name = "DIR")]
     data_dir: PathBuf,
+    /// Who may do what: a line for each key, `ROLE KEY note`, of the roles worker, checker, client,
+    /// admin and revoked; `*` is everybody. It is read again when it changes. Without it everybody
+    /// may join and submit, and sees the jobs that it has submitted. Who starts the coordinator is
+    /// an admin, and sees and stops those of all.
+    #[arg(long, value_name = "FILE")]
+    access: Option<PathBuf>,
 }
 
 /// Runs a coordinator until Ctrl-C or SIGTERM. Jobs are kept, and go on when it is started again.
@@ -31,16 +41,26 @@ pub struct CoordinatorArgs {
 #[tokio::main]
 pub async fn run(args: CoordinatorArgs, output: &Output) -> anyhow::Result<()> {
     let mut signals = EndSignals::install()?;
+    let admin = client_key::key()?.public();
+    let access = match args.access {
+        Some(file) => access::follow(file, admin)?,
+        None => Access::open([admin]).fixed(),
+    };
     let options = ServerOptions {
         listen: args.listen,
         data_dir: args.data_dir,
         config: concord_coordinator::core::Config::default(),
         serve: None,
+        access,
     };
     let mut server = server::start(options).await.map_err(with_remedy)?;
     let (url, key) = (server.url(), server.key);
+    let place = match server.addr.ip().is_unspecified() {
+        true => " (others put this machine's name or address in place of that)",
+        false => "",
+    };
     output.result(
-        &format!("coordinator {} listens on {url}", key.short()),
+        &format!("coordinator {} listens on {url}{place}", key.short()),
         &json!({ "event": "listening", "url": url, "key": key.to_string() }),
     );
     tokio::select! {

@@ -14,13 +14,13 @@ use crate::support::{job_events, job_list};
 #[command(after_help = "Examples:
   concord jobs                                      # of the coordinator on this machine
   concord jobs watch 3f2a                           # an id may be cut short
-  concord jobs cancel 3f2a --coordinator http://10.0.0.1:7700")]
+  concord jobs cancel 3f2a --coordinator concord://KEY@10.0.0.1:7700")]
 pub struct JobsArgs {
     /// The coordinator.
     #[arg(
         long,
         global = true,
-        default_value = "http://127.0.0.1:7700",
+        default_value = "concord://127.0.0.1:7700",
         value_name = "URL"
     )]
     coordinator: String,

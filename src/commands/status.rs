@@ -16,10 +16,10 @@ use crate::support::table::table;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   concord status
-  concord status --coordinator http://10.0.0.1:7700 --json")]
+  concord status --coordinator concord://KEY@10.0.0.1:7700 --json")]
 pub struct StatusArgs {
     /// The coordinator.
-    #[arg(long, default_value = "http://127.0.0.1:7700", value_name = "URL")]
+    #[arg(long, default_value = "concord://127.0.0.1:7700", value_name = "URL")]
     coordinator: String,
 }
 

@@ -21,11 +21,11 @@ use crate::support::signals::EndSignals;
 /// Options of `concord worker`.
 #[derive(clap::Args)]
 #[command(after_help = "Example:
-  concord worker --coordinator http://10.0.0.1:7700 --dir ~/.concord \\
-    --listen 0.0.0.0:7701 --advertise http://10.0.0.7:7701")]
+  concord worker --coordinator concord://KEY@10.0.0.1:7700 --dir ~/.concord \\
+    --listen 0.0.0.0:7701 --advertise concord://10.0.0.7:7701")]
 pub struct WorkerArgs {
     /// The coordinator.
-    #[arg(long, default_value = "http://127.0.0.1:7700", value_name = "URL")]
+    #[arg(long, default_value = "concord://127.0.0.1:7700", value_name = "URL")]
     coordinator: String,
     /// Where other workers reach this one. Port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]

@@ -11,6 +11,8 @@ use concord_runtime::RuntimeError;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
+use super::client_key;
+
 /// A connection to a coordinator.
 #[derive(Clone)]
 pub struct Client {
@@ -23,13 +25,16 @@ pub struct Client {
 pub struct JobEvents(Streaming<Body>);
 
 impl Client {
-    /// Connects to `url`, such as "http://127.0.0.1:7700".
+    /// Connects to `url`, such as "concord://KEY@10.0.0.1:7700", with the user's key.
     ///
     /// # Errors
-    /// Where nobody answers there.
+    /// Where nobody answers there, or another than the holder of that key.
     pub async fn connect(url: &str) -> anyhow::Result<Self> {
-        let channel = match concord_runtime::connect(url).await {
-            Err(error @ RuntimeError::Address(_)) => bail!("--coordinator: {error}"),
+        let key = client_key::key()?;
+        let channel = match concord_runtime::connect(url, &key).await {
+            Err(error @ (RuntimeError::Address(_) | RuntimeError::OtherKey { .. })) => {
+                bail!("--coordinator: {error}")
+            }
             connected => connected.with_context(|| {
                 format!("no coordinator at {url}: start one with `concord coordinator`")
             })?,

@@ -6,6 +6,7 @@ pub mod blobs;
 pub mod byte_tokenizer;
 pub mod bytes;
 pub mod client;
+pub mod client_key;
 pub mod data_event;
 pub mod device;
 mod digest_cache;

@@ -14,7 +14,7 @@ use crate::tiny_model::TinyModel;
 /// An address at which nobody listens.
 fn nobody() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+    format!("concord://{}", listener.local_addr().unwrap())
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn members_say_who_they_are_and_where() {
         let address = started["address"].as_str();
         match role {
             "worker" => assert!(
-                address.unwrap().starts_with("http://127.0.0.1:"),
+                address.unwrap().starts_with("concord://127.0.0.1:"),
                 "{started}"
             ),
             _ => assert_eq!(address, None),

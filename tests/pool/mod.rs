@@ -144,7 +144,7 @@ impl Pool {
     pub fn within(dir: tempfile::TempDir) -> Self {
         let mut pool = Self {
             dir,
-            url: "127.0.0.1:0".to_string(),
+            url: "concord://@127.0.0.1:0".to_string(),
             coordinator: None,
             members: Vec::new(),
         };
@@ -154,7 +154,7 @@ impl Pool {
 
     /// Starts the coordinator, at its old address where it had one.
     pub fn start_coordinator(&mut self) {
-        let listen = self.url.trim_start_matches("http://").to_string();
+        let listen = self.address();
         let coordinator = Process::start(
             Command::new(PROGRAM)
                 .args(["--json", "coordinator", "--listen", &listen, "--data-dir"])
@@ -163,6 +163,12 @@ impl Pool {
         let listening = coordinator.until(|object| object["event"] == "listening");
         self.url = listening["url"].as_str().unwrap().to_string();
         self.coordinator = Some(coordinator);
+    }
+
+    /// Host and port of the coordinator.
+    pub fn address(&self) -> String {
+        let at = self.url.find('@').expect("a key");
+        self.url[at + 1..].to_string()
     }
 
     /// kill -9 of the coordinator.

@@ -69,7 +69,17 @@ fn follow(shell: &mut Shell, command: &str, way: &Way) {
         Way::Says(words) => goes_well(shell, command, "", words),
         Way::AsBinary(shorter, words) => goes_well(shell, shorter, "", words),
         Way::Typed(typed, words) => goes_well(shell, command, typed, words),
-        Way::Serves(word) => shell.serve(command, word),
+        Way::Serves(word) => {
+            let line = shell.serve(command, word);
+            // A coordinator says its key, which the reader puts in for KEY.
+            if let Some((key, _)) = line
+                .split("concord://")
+                .nth(1)
+                .and_then(|at| at.split_once('@'))
+            {
+                shell.substitute("KEY@", format!("{key}@"));
+            }
+        }
         Way::ServesAlone(word) => {
             shell.stop_services();
             shell.serve(command, word);

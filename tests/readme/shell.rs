@@ -115,7 +115,7 @@ impl Shell {
     }
 
     /// Starts a command that runs until it is stopped, and waits for a line with `word`.
-    pub fn serve(&mut self, command: &str, word: &str) {
+    pub fn serve(&mut self, command: &str, word: &str) -> String {
         let mut child = self
             .bash(&format!("exec {command} 2>&1"))
             .stdin(Stdio::null())
@@ -131,8 +131,9 @@ impl Shell {
             }
         });
         let service = Service { child, lines };
-        service.until(word, command);
+        let line = service.until(word, command);
         self.services.push(service);
+        line
     }
 
     /// Ends the services as a terminal does that is closed; the last one started ends first.
@@ -151,13 +152,13 @@ impl Shell {
 }
 
 impl Service {
-    fn until(&self, word: &str, command: &str) {
+    fn until(&self, word: &str, command: &str) -> String {
         let start = Instant::now();
         let mut said = Vec::new();
         loop {
             let left = PATIENCE.saturating_sub(start.elapsed());
             match self.lines.recv_timeout(left) {
-                Ok(line) if line.contains(word) => return,
+                Ok(line) if line.contains(word) => return line,
                 Ok(line) => said.push(line),
                 Err(RecvTimeoutError::Disconnected) => {
                     panic!("`{command}` ended without {word:?}: {said:#?}")

@@ -98,20 +98,20 @@ pub const WAYS: &[(&str, Way)] = &[
         Serves("listens on"),
     ),
     (
-        "concord worker  --coordinator http://HOST:7700 --listen 0.0.0.0:7701 \
-         --advertise http://ME:7701",
-        Serves(" at http://127.0.0.1:"),
+        "concord worker  --coordinator concord://KEY@HOST:7700 --listen 0.0.0.0:7701 \
+         --advertise concord://ME:7701",
+        Serves(" at concord://127.0.0.1:"),
     ),
     (
-        "concord checker --coordinator http://HOST:7700",
+        "concord checker --coordinator concord://KEY@HOST:7700",
         Serves("checker "),
     ),
     (
-        "concord train job.yaml --overwrite --coordinator http://HOST:7700",
+        "concord train job.yaml --overwrite --coordinator concord://KEY@HOST:7700",
         Says(&["done: 30 steps", "hash "]),
     ),
     (
-        "concord status  --coordinator http://HOST:7700",
+        "concord status  --coordinator concord://KEY@HOST:7700",
         Says(&["worker", "checker"]),
     ),
     (
@@ -157,7 +157,7 @@ pub const WAYS: &[(&str, Way)] = &[
         Says(&["serving", "training", "needs"]),
     ),
     (
-        "concord worker --device cuda:0 --coordinator http://HOST:7700",
+        "concord worker --device cuda:0 --coordinator concord://KEY@HOST:7700",
         NeedsGpu(NO_GPU),
     ),
     (

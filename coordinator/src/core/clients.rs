@@ -5,6 +5,7 @@ use concord_proto::client::{ClientResponse, JobState, MemberStatus, PoolStatus};
 use concord_proto::limits::NAME_BYTES_MAX;
 use concord_proto::session::Role;
 
+use super::asker::Asker;
 use super::event::{CallId, CoreEffect, Question};
 use super::members::PoolMember;
 use super::new_job::NewJob;
@@ -18,17 +19,18 @@ impl Core {
         &mut self,
         now: Time,
         out: &mut Outbox,
-        call: CallId,
+        (call, by): (CallId, Asker),
         question: Question,
     ) {
         let response = match question {
-            Question::Submit(new) => self.submit(now, out, *new),
-            Question::Jobs => ClientResponse::Jobs(self.jobs.summaries()),
-            Question::Status => ClientResponse::Status(self.status()),
-            Question::Cancel(job) => self.cancel(now, out, &job),
+            Question::Submit(new) => self.submit(now, out, by, *new),
+            Question::Jobs => ClientResponse::Jobs(self.jobs.summaries(&by)),
+            Question::Status => self.status(&by),
+            Question::Cancel(job) => self.cancel(now, out, &by, &job),
             Question::Fetched { job, steps } => {
                 let (_, mut context, jobs) = self.split(now, out);
-                if let Some(job) = jobs.get_mut(&job) {
+                let job = jobs.get_mut(&job);
+                if let Some(job) = job.filter(|job| by.rules(job.submitters())) {
                     job.note_fetched(&mut context, steps);
                 }
                 ClientResponse::Noted
@@ -37,7 +39,13 @@ impl Core {
         out.tell(CoreEffect::Reply { call, response });
     }
 
-    fn submit(&mut self, now: Time, out: &mut Outbox, mut new: NewJob) -> ClientResponse {
+    fn submit(
+        &mut self,
+        now: Time,
+        out: &mut Outbox,
+        by: Asker,
+        mut new: NewJob,
+    ) -> ClientResponse {
         let id = new.submission.spec.id();
         let name = &mut new.submission.options.name;
         *name = reported(std::mem::take(name));
@@ -53,15 +61,21 @@ impl Core {
         if let Some(why) = refusal(&new) {
             return ClientResponse::Refused(why);
         }
-        jobs.take_on(&mut context, id, new);
+        jobs.take_on(&mut context, id, by, new);
         ClientResponse::Submitted(id)
     }
 
-    fn cancel(&mut self, now: Time, out: &mut Outbox, id: &JobId) -> ClientResponse {
+    fn cancel(&mut self, now: Time, out: &mut Outbox, by: &Asker, id: &JobId) -> ClientResponse {
         let (_, mut context, jobs) = self.split(now, out);
-        let Some(job) = jobs.get_mut(id) else {
-            return ClientResponse::Refused(format!("there is no job {id} here"));
+        // Whether there is a job of others is theirs to know.
+        let job = jobs.get_mut(id);
+        let Some(job) = job.filter(|job| by.sees(job.submitters())) else {
+            return ClientResponse::Refused(format!("there is no job {id} of yours here"));
         };
+        if !by.rules(job.submitters()) {
+            let words = "was submitted by another key before yours, which may cancel it";
+            return ClientResponse::Refused(format!("job {} {words}", id.0.short()));
+        }
         let over = match job.state() {
             JobState::Waiting(_) | JobState::Running | JobState::Auditing => None,
             JobState::Completed { .. } => Some("is completed"),
@@ -76,13 +90,21 @@ impl Core {
         ClientResponse::Cancelled
     }
 
-    fn status(&self) -> PoolStatus {
-        PoolStatus {
+    fn status(&self, by: &Asker) -> ClientResponse {
+        let jobs = self.jobs.summaries(by);
+        if jobs.is_empty() && !by.is_admin {
+            let why = format!(
+                "the pool is shown to its admins, and to clients with a job here; your key is {}",
+                by.key
+            );
+            return ClientResponse::Refused(why);
+        }
+        ClientResponse::Status(PoolStatus {
             coordinator: self.key.public(),
             members: self.members.connected().map(|m| self.shown(m)).collect(),
             convicted: self.members.convicted().collect(),
-            jobs: self.jobs.summaries(),
-        }
+            jobs,
+        })
     }
 
     fn shown(&self, member: &PoolMember) -> MemberStatus {

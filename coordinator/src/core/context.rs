@@ -1,5 +1,6 @@
 //! What the parts of the core share while one event is handled: settings, members, the outbox.
 
+use concord_proto::address::Address;
 use concord_proto::ledger::Offence;
 use concord_proto::session::ToWorker;
 use concord_proto::{Digest, Domain, JobId, Keypair, WorkerId};
@@ -46,10 +47,11 @@ impl EventContext<'_> {
         member.map_or(String::new(), |member| member.device.name.clone())
     }
 
-    /// The address that a member gave; empty if the member is not known.
+    /// Where a member is reached, with its key; empty if the member is not known.
     pub(super) fn endpoint(&self, id: &WorkerId) -> String {
         let member = self.members.get(id);
-        member.map_or(String::new(), |member| member.endpoint.clone())
+        let endpoint = member.and_then(|member| Address::for_others(&member.endpoint).ok());
+        endpoint.map_or(String::new(), |endpoint| endpoint.of(*id).to_string())
     }
 
     /// Notes a passed audit of a worker.

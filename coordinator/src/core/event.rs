@@ -7,6 +7,7 @@ use concord_proto::client::{ClientResponse, JobEvent};
 use concord_proto::session::{Hello, ToCoordinator, ToWorker};
 use concord_proto::{Digest, JobId, WorkerId};
 
+use super::asker::Asker;
 use super::new_job::NewJob;
 use super::persisted::Change;
 use super::serving_event::{ServingEffect, ServingEvent};
@@ -60,6 +61,7 @@ pub enum CoreEvent {
     Asked {
         /// For the answer.
         call: CallId,
+        by: Asker,
         question: Question,
     },
     /// Something happened where a model is served.

@@ -3,6 +3,7 @@
 //! [`Core::apply`] takes one event and gives the effects that follow from it. Nothing is told to
 //! anyone before what it rests on is persisted: the driver carries effects out in their order.
 
+mod asker;
 mod clients;
 mod config;
 mod context;
@@ -28,6 +29,7 @@ use reported::reported;
 use serving::Deployed;
 use training::{JobQueue, TrainingJob};
 
+pub use asker::Asker;
 pub use config::Config;
 pub use event::{CallId, CoreEffect, CoreEvent, Question, SessionId};
 pub use new_job::NewJob;
@@ -111,7 +113,9 @@ impl Core {
             CoreEvent::Closed { session, reason } => {
                 self.on_closed(now, &mut out, session, &reported(reason));
             }
-            CoreEvent::Asked { call, question } => self.on_asked(now, &mut out, call, question),
+            CoreEvent::Asked { call, by, question } => {
+                self.on_asked(now, &mut out, (call, by), question);
+            }
             CoreEvent::Probed { session, failure } => {
                 self.on_probed(now, &mut out, session, failure);
             }

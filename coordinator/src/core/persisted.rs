@@ -10,7 +10,7 @@ use concord_proto::client::{JobEvent, JobState, Submission};
 use concord_proto::ledger::{Finding, LedgerEntry, LedgerEvent, Offence, Verdict, entry_digest};
 use concord_proto::manifest::StateManifest;
 use concord_proto::session::{DeviceInfo, Role};
-use concord_proto::{Digest, JobId, Leaf, Plan, Signed, StepRecord, WorkerId};
+use concord_proto::{Digest, JobId, Leaf, Plan, PublicKey, Signed, StepRecord, WorkerId};
 use concord_verify::training::bundle::StepClaims;
 
 use super::new_job::NewJob;
@@ -53,6 +53,8 @@ pub enum Change {
         number: u32,
         /// What was asked for.
         submission: Box<Submission>,
+        /// Who has asked for it; the first one rules it.
+        submitters: Vec<PublicKey>,
     },
     /// Where it stands.
     Progress {

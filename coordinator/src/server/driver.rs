@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use concord_proto::client::ClientResponse;
 use concord_proto::session::ToWorker;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::access::Access;
 use super::driver_event::{DriverEvent, SessionLink};
 use super::probe::Probes;
 use super::sweeper::Sweeper;
@@ -33,6 +34,7 @@ pub(super) struct CoreDriver {
     /// Present if a model is served.
     serving: Option<ModelService>,
     probes: Probes,
+    access: watch::Receiver<Access>,
     /// The pool is being ended on purpose: members that go are not replaced.
     is_parting: bool,
     started: Instant,
@@ -50,6 +52,7 @@ pub(super) struct DriverParts {
     pub(super) watchers: Watchers,
     pub(super) serving: Option<ModelService>,
     pub(super) probes: Probes,
+    pub(super) access: watch::Receiver<Access>,
 }
 
 impl CoreDriver {
@@ -60,6 +63,7 @@ impl CoreDriver {
             watchers,
             serving,
             probes,
+            access,
         } = parts;
         Self {
             core,
@@ -68,6 +72,7 @@ impl CoreDriver {
             watchers,
             serving,
             probes,
+            access,
             is_parting: false,
             started: Instant::now(),
             links: BTreeMap::new(),
@@ -90,6 +95,7 @@ impl CoreDriver {
                     self.events.push_back(CoreEvent::Tick);
                     self.sweeper.tick().await;
                 }
+                Ok(()) = self.access.changed() => self.end_unwanted(),
                 event = told.recv() => {
                     let taken = event.map_or(ControlFlow::Break(()), |event| self.take_in(event));
                     if taken.is_break() {
@@ -105,6 +111,24 @@ impl CoreDriver {
         self.links.values().for_each(|link| link.reader.abort());
         self.watchers.end();
         outcome
+    }
+
+    /// Ends the sessions of keys that are not let in any more.
+    fn end_unwanted(&mut self) {
+        let access = self.access.borrow_and_update();
+        let unwanted = self.links.iter().filter(|(_, link)| {
+            let (role, key) = &link.member;
+            !access.takes_member(*role, key)
+        });
+        let unwanted: Vec<SessionId> = unwanted.map(|(session, _)| *session).collect();
+        drop(access);
+        for session in unwanted {
+            if let Some(link) = self.links.remove(&session) {
+                link.reader.abort();
+                let reason = "its key is not let in any more".to_string();
+                self.events.push_back(CoreEvent::Closed { session, reason });
+            }
+        }
     }
 
     /// Takes in what the driver is told. Breaks if it is to stop.
@@ -133,11 +157,12 @@ impl CoreDriver {
                 }
                 self.events.push_back(event);
             }
-            DriverEvent::Ask(question, answer) => {
+            DriverEvent::Ask(by, question, answer) => {
                 let call = CallId(self.next_call);
                 self.next_call += 1;
                 self.calls.insert(call, answer);
-                self.events.push_back(CoreEvent::Asked { call, question });
+                self.events
+                    .push_back(CoreEvent::Asked { call, by, question });
             }
             DriverEvent::Parting => self.is_parting = true,
             DriverEvent::Stop => return ControlFlow::Break(()),

@@ -2,11 +2,11 @@
 
 use concord_proto::WorkerId;
 use concord_proto::client::ClientResponse;
-use concord_proto::session::{Hello, ToWorker};
+use concord_proto::session::{Hello, Role, ToWorker};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use crate::core::{CoreEvent, Question, SessionId};
+use crate::core::{Asker, CoreEvent, Question, SessionId};
 
 /// What other tasks tell the driver.
 pub(super) enum DriverEvent {
@@ -20,7 +20,7 @@ pub(super) enum DriverEvent {
     /// Something happened that the core has to know.
     Core(CoreEvent),
     /// A client asks.
-    Ask(Question, oneshot::Sender<ClientResponse>),
+    Ask(Asker, Question, oneshot::Sender<ClientResponse>),
     /// The process that runs the coordinator is about to end its members.
     Parting,
     /// The end.
@@ -29,6 +29,8 @@ pub(super) enum DriverEvent {
 
 /// The way to the other end of a session.
 pub(super) struct SessionLink {
+    /// Whose session it is, and in which role.
+    pub(super) member: (Role, WorkerId),
     /// Dropping it ends the session once all messages are out.
     pub(super) messages: mpsc::Sender<ToWorker>,
     /// The task that reads what comes.

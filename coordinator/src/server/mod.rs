@@ -1,5 +1,6 @@
 //! The coordinator as a gRPC server: one task owns the core, all others talk to it.
 
+pub mod access;
 mod driver;
 mod driver_event;
 mod error;
@@ -16,19 +17,21 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use concord_proto::address::Address;
 use concord_proto::limits::MESSAGE_BYTES_MAX;
+use concord_proto::link::accept;
 use concord_proto::serving::ServedModel;
 use concord_proto::wire::coordinator_server::CoordinatorServer;
-use concord_proto::wire::incoming::accept;
 use concord_proto::{Keypair, PublicKey};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch as watch_channel};
 use tokio::task::JoinHandle;
 
 use crate::blobs::BlobStore;
 use crate::core::{Config, Core, CoreEvent, ServingEvent};
 use crate::serving::{ModelService, ServiceParts, ServingTimeouts};
 use crate::store::{Secrets, Store};
+use access::Access;
 use driver::{CoreDriver, DriverParts};
 use driver_event::DriverEvent;
 use probe::Probes;
@@ -64,6 +67,8 @@ pub struct ServerOptions {
     /// A model to serve, of which all blobs are in the store or will be before a worker joins. A
     /// coordinator that serves takes on no training jobs.
     pub serve: Option<ServedModel>,
+    /// Which keys may do what.
+    pub access: watch_channel::Receiver<Access>,
 }
 
 /// A coordinator that runs in this process.
@@ -93,9 +98,9 @@ impl RunningServer {
         &self.blobs
     }
 
-    /// Where workers and clients reach it, such as "http://127.0.0.1:7700".
+    /// Where workers and clients of this machine reach it, such as "concord://KEY@127.0.0.1:7700".
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        Address::at(self.addr).of(self.key).to_string()
     }
 
     /// What is served, if anything is.
@@ -183,7 +188,8 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer, ServerError>
         sweeper,
         watchers: watchers.clone(),
         serving: serving.clone(),
-        probes: Probes::new(&events),
+        probes: Probes::new(&events, key.clone()),
+        access: options.access.clone(),
     };
     let driver = tokio::spawn(CoreDriver::new(core, parts).run(told));
     let service = CoordinatorService {
@@ -193,6 +199,7 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer, ServerError>
         watchers,
         serving: serving.clone(),
         next_session: AtomicU64::new(0),
+        access: options.access,
     };
     let weak = events.downgrade();
     let (stop, stopped) = oneshot::channel();
@@ -271,6 +278,7 @@ impl ServerTasks {
         stopped: oneshot::Receiver<()>,
     ) -> Result<(), ServerError> {
         let (end, ending) = oneshot::channel::<()>();
+        let key = service.key.clone();
         let service = CoordinatorServer::new(service)
             .max_decoding_message_size(FRAMED_BYTES_MAX)
             .max_encoding_message_size(FRAMED_BYTES_MAX);
@@ -278,7 +286,7 @@ impl ServerTasks {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .add_service(service)
-            .serve_with_incoming_shutdown(accept(listener), async {
+            .serve_with_incoming_shutdown(accept(listener, &key), async {
                 // Dropped or sent: either way it is the end.
                 let _ = ending.await;
             });

@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use concord_proto::address::Address;
 use concord_proto::session::{AddressChallenge, AddressProof};
 use concord_proto::wire::worker_client::WorkerClient;
-use concord_proto::wire::{Body, ending, root_cause};
-use concord_proto::{WorkerId, canonical};
+use concord_proto::wire::{Body, ending};
+use concord_proto::{Keypair, WorkerId, canonical, link};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use tonic::transport::Endpoint;
 
 use super::driver_event::DriverEvent;
 use crate::core::{CoreEvent, SessionId};
@@ -37,11 +37,14 @@ pub(super) struct Probes {
     under_way: BTreeMap<SessionId, AbortHandle>,
     /// Weak, because the driver ends once all strong senders are dropped.
     driver: mpsc::WeakSender<DriverEvent>,
+    /// The coordinator's, which is shown to workers.
+    key: Keypair,
 }
 
 impl Probes {
-    pub(super) fn new(driver: &mpsc::Sender<DriverEvent>) -> Self {
+    pub(super) fn new(driver: &mpsc::Sender<DriverEvent>, key: Keypair) -> Self {
         Self {
+            key,
             free: Arc::new(Semaphore::new(PROBES_MAX)),
             under_way: BTreeMap::new(),
             driver: driver.downgrade(),
@@ -60,7 +63,7 @@ impl Probes {
             tracing::error!("no random numbers to try an address with: {why}");
             return;
         }
-        let (driver, free) = (self.driver.clone(), self.free.clone());
+        let (driver, free, key) = (self.driver.clone(), self.free.clone(), self.key.clone());
         let task = tokio::spawn(async move {
             // The semaphore is never closed.
             let Ok(permit) = free.acquire_owned().await else {
@@ -68,7 +71,7 @@ impl Probes {
             };
             let due = Instant::now() + ANSWER_MAX;
             let challenge = AddressChallenge { worker, nonce };
-            let asked = tokio::time::timeout_at(due, probe(&endpoint, &challenge)).await;
+            let asked = tokio::time::timeout_at(due, probe(&endpoint, &challenge, &key)).await;
             drop(permit);
             let outcome = asked.unwrap_or_else(|_| Err(format!("no answer within {ANSWER_MAX:?}")));
             if let Err(why) = &outcome {
@@ -95,13 +98,10 @@ impl Probes {
 }
 
 /// Asks the process at an address to sign what only the worker can sign.
-async fn probe(endpoint: &str, challenge: &AddressChallenge) -> Result<(), String> {
-    let endpoint =
-        Endpoint::from_shared(endpoint.to_string()).map_err(|error| error.to_string())?;
-    let channel = endpoint
-        .connect()
-        .await
-        .map_err(|error| root_cause(&error))?;
+async fn probe(endpoint: &str, challenge: &AddressChallenge, key: &Keypair) -> Result<(), String> {
+    let address = Address::for_others(endpoint).map_err(|error| error.to_string())?;
+    let connected = link::connect(&address.of(challenge.worker), key).await;
+    let channel = connected.map_err(|error| error.to_string())?;
     let bytes = canonical::encode(challenge);
     let answer = WorkerClient::new(channel).prove(Body { bytes }).await;
     let answer = answer.map_err(|status| ending(&status))?.into_inner();
@@ -116,8 +116,6 @@ async fn probe(endpoint: &str, challenge: &AddressChallenge) -> Result<(), Strin
 mod tests {
     use std::collections::BTreeSet;
 
-    use concord_proto::Keypair;
-
     use super::*;
 
     /// All are tried, however many there are at a time, each once, except one whose session is
@@ -125,9 +123,9 @@ mod tests {
     #[tokio::test]
     async fn those_beyond_the_most_at_a_time_wait_for_their_turn() {
         let (events, mut heard) = mpsc::channel(PROBES_MAX * 2);
-        let mut probes = Probes::new(&events);
+        let mut probes = Probes::new(&events, Keypair::from_secret([2; 32]));
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let nobody = format!("http://{}", closed.local_addr().unwrap());
+        let nobody = Address::at(closed.local_addr().unwrap()).to_string();
         drop(closed);
         let worker = Keypair::from_secret([1; 32]).public();
         let (count, gone) = (PROBES_MAX as u64 + 8, SessionId(PROBES_MAX as u64 + 3));

@@ -8,18 +8,19 @@ use concord_proto::limits::CHUNK_BYTES;
 use concord_proto::manifest::{DataManifest, ModelManifest, StateManifest};
 use concord_proto::wire::coordinator_server::Coordinator;
 use concord_proto::wire::{BlobAddress, Body, Chunk, Envelope, ending};
-use concord_proto::{Digest, Domain, JobId, Keypair, Signed, canonical};
+use concord_proto::{Digest, Domain, JobId, Keypair, PublicKey, Signed, canonical, link};
 use concord_verify::training::bundle;
 use futures_util::{Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::access::Access;
 use super::driver_event::DriverEvent;
 use super::watch::{self, Watchers};
 use super::{Storage, session};
 use crate::blobs::BlobError;
-use crate::core::{NewJob, Question, SessionId};
+use crate::core::{Asker, NewJob, Question, SessionId};
 use crate::serving::ModelService;
 
 /// Events on their way to one watcher.
@@ -37,24 +38,47 @@ pub(super) struct CoordinatorService {
     pub(super) serving: Option<ModelService>,
     /// The number of the next session, from 0.
     pub(super) next_session: AtomicU64,
+    /// Which keys may do what.
+    pub(super) access: tokio::sync::watch::Receiver<Access>,
 }
 
 impl CoordinatorService {
-    async fn ask(&self, question: Question) -> Result<ClientResponse, Status> {
+    /// The client whose request it is.
+    fn asker<T>(&self, request: &Request<T>) -> Result<Asker, Status> {
+        let key = link::peer(request).key;
+        let access = self.access.borrow();
+        let is_admin = access.is_admin(&key);
+        match access.takes_client(&key) {
+            true => Ok(Asker { key, is_admin }),
+            false => Err(unwanted(&key)),
+        }
+    }
+
+    /// Refuses whoever has no business here at all.
+    fn check_known<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let key = link::peer(request).key;
+        let is_known = self.access.borrow().takes(&key);
+        is_known.then_some(()).ok_or_else(|| unwanted(&key))
+    }
+
+    async fn ask(&self, by: Asker, question: Question) -> Result<ClientResponse, Status> {
         let stopped = || Status::unavailable("the coordinator stops");
         let (answer, answered) = oneshot::channel();
-        let asked = self.driver.send(DriverEvent::Ask(question, answer)).await;
+        let asked = self
+            .driver
+            .send(DriverEvent::Ask(by, question, answer))
+            .await;
         asked.map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())
     }
 
     /// Takes on a job once everything that it names is in the store.
-    async fn submit(&self, submission: Submission) -> Result<ClientResponse, Status> {
+    async fn submit(&self, by: Asker, submission: Submission) -> Result<ClientResponse, Status> {
         if let Err(why) = submission.spec.validate() {
             return Ok(ClientResponse::Refused(why.to_string()));
         }
-        match self.manifests(submission).await {
-            Ok(new) => self.ask(Question::Submit(Box::new(new))).await,
+        match self.manifests(by, submission).await {
+            Ok(new) => self.ask(by, Question::Submit(Box::new(new))).await,
             Err(error @ (BlobError::Missing(_) | BlobError::NotManifest { .. })) => {
                 Ok(ClientResponse::Refused(error.to_string()))
             }
@@ -62,7 +86,7 @@ impl CoordinatorService {
         }
     }
 
-    async fn manifests(&self, submission: Submission) -> Result<NewJob, BlobError> {
+    async fn manifests(&self, by: Asker, submission: Submission) -> Result<NewJob, BlobError> {
         let spec = &submission.spec;
         let model: ModelManifest = self.storage.blobs.manifest(&spec.model).await?;
         let data: DataManifest = self.storage.blobs.manifest(&spec.data).await?;
@@ -85,13 +109,25 @@ impl CoordinatorService {
             Some(missing) => Err(BlobError::Missing(*missing)),
             None => Ok(NewJob {
                 submission,
+                submitters: vec![by.key],
                 data,
                 initial,
             }),
         }
     }
 
-    async fn bundle(&self, job: JobId) -> Result<ClientResponse, Status> {
+    /// Whether a client sees a job.
+    async fn sees(&self, by: Asker, job: JobId) -> Result<bool, Status> {
+        let seen = self.ask(by, Question::Jobs).await?;
+        Ok(matches!(seen, ClientResponse::Jobs(jobs) if jobs.iter().any(|seen| seen.job == job)))
+    }
+
+    async fn bundle(&self, by: Asker, job: JobId) -> Result<ClientResponse, Status> {
+        if !self.sees(by, job).await? {
+            return Ok(ClientResponse::Refused(format!(
+                "there is no job {job} of yours here"
+            )));
+        }
         let internal = |why: &dyn std::fmt::Display| Status::internal(why.to_string());
         let found = self.storage.store.bundle(&self.storage.blobs, job).await;
         match found.map_err(|why| internal(&why))? {
@@ -118,10 +154,12 @@ impl Coordinator for CoordinatorService {
         &self,
         request: Request<Streaming<Body>>,
     ) -> Result<Response<Self::LaneStream>, Status> {
+        self.check_known(&request)?;
         let Some(serving) = &self.serving else {
             return Err(Status::failed_precondition("no model is served here"));
         };
-        let messages = serving.stage_streams().open(request.into_inner());
+        let peer = link::peer(&request).key;
+        let messages = serving.stage_streams().open(peer, request.into_inner());
         Ok(Response::new(messages))
     }
 
@@ -132,8 +170,9 @@ impl Coordinator for CoordinatorService {
         let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
         let (messages, waiting) = mpsc::channel(session::MESSAGES_MAX);
         let driver = self.driver.clone();
+        let peer = link::peer(&request).key;
         tokio::spawn(session::read(
-            session,
+            (session, peer, self.access.clone()),
             request.into_inner(),
             messages,
             driver,
@@ -145,6 +184,7 @@ impl Coordinator for CoordinatorService {
     }
 
     async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let by = self.asker(&request)?;
         let asked = canonical::decode(&request.into_inner().bytes);
         let asked: ClientRequest = asked.map_err(|why| invalid(&why))?;
         let response = match asked {
@@ -156,13 +196,13 @@ impl Coordinator for CoordinatorService {
                 self.storage.blobs.disclaim(&missing);
                 ClientResponse::MissingBlobs(missing)
             }
-            ClientRequest::Submit(submission) => self.submit(*submission).await?,
-            ClientRequest::Jobs => self.ask(Question::Jobs).await?,
-            ClientRequest::Status => self.ask(Question::Status).await?,
-            ClientRequest::Cancel(job) => self.ask(Question::Cancel(job)).await?,
-            ClientRequest::Bundle(job) => self.bundle(job).await?,
+            ClientRequest::Submit(submission) => self.submit(by, *submission).await?,
+            ClientRequest::Jobs => self.ask(by, Question::Jobs).await?,
+            ClientRequest::Status => self.ask(by, Question::Status).await?,
+            ClientRequest::Cancel(job) => self.ask(by, Question::Cancel(job)).await?,
+            ClientRequest::Bundle(job) => self.bundle(by, job).await?,
             ClientRequest::Fetched { job, steps } => {
-                self.ask(Question::Fetched { job, steps }).await?
+                self.ask(by, Question::Fetched { job, steps }).await?
             }
         };
         let bytes = canonical::encode(&response);
@@ -170,16 +210,12 @@ impl Coordinator for CoordinatorService {
     }
 
     async fn watch(&self, request: Request<Body>) -> Result<Response<Self::WatchStream>, Status> {
+        let by = self.asker(&request)?;
         let asked = canonical::decode(&request.into_inner().bytes);
         let asked: WatchRequest = asked.map_err(|why| invalid(&why))?;
-        let known = self.ask(Question::Jobs).await?;
-        let is_known = matches!(known, ClientResponse::Jobs(jobs)
-            if jobs.iter().any(|job| job.job == asked.job));
-        if !is_known {
-            return Err(Status::not_found(format!(
-                "there is no job {} here",
-                asked.job
-            )));
+        if !self.sees(by, asked.job).await? {
+            let words = format!("there is no job {} of yours here", asked.job);
+            return Err(Status::not_found(words));
         }
         let (to, events) = mpsc::channel(WATCH_MAX);
         let (watchers, store) = (self.watchers.clone(), self.storage.store.clone());
@@ -191,6 +227,7 @@ impl Coordinator for CoordinatorService {
         &self,
         request: Request<BlobAddress>,
     ) -> Result<Response<Self::GetBlobStream>, Status> {
+        self.check_known(&request)?;
         let bytes = request.into_inner().digest.try_into();
         let address = bytes.map_err(|_| invalid(&"an address is not 32 bytes"))?;
         let pieces = self.storage.blobs.get(&Digest(address)).await;
@@ -204,6 +241,7 @@ impl Coordinator for CoordinatorService {
         &self,
         request: Request<Streaming<Chunk>>,
     ) -> Result<Response<BlobAddress>, Status> {
+        self.check_known(&request)?;
         let pieces = request.into_inner().map(|chunk| match chunk {
             Ok(chunk) if chunk.data.len() <= CHUNK_BYTES => Ok(chunk.data),
             Ok(chunk) => Err(format!("a piece of {} bytes", chunk.data.len())),
@@ -213,6 +251,13 @@ impl Coordinator for CoordinatorService {
         let digest = address.map_err(|why| status(&why))?.0.to_vec();
         Ok(Response::new(BlobAddress { digest }))
     }
+}
+
+fn unwanted(key: &PublicKey) -> Status {
+    Status::permission_denied(format!(
+        "this coordinator takes the keys alone that its operator has listed, and yours is not \
+         among them: {key}"
+    ))
 }
 
 fn invalid(why: &dyn std::fmt::Display) -> Status {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use concord_proto::session::{Hello, ToCoordinator, ToWorker};
 use concord_proto::wire::{Envelope, ending};
-use concord_proto::{Signed, SignedError, WorkerId};
-use tokio::sync::mpsc;
+use concord_proto::{PublicKey, Signed, SignedError, WorkerId};
+use tokio::sync::{mpsc, watch};
 use tonic::Streaming;
 
+use super::access::Access;
 use super::driver_event::{DriverEvent, SessionLink};
 use crate::core::{CoreEvent, SessionId};
 
@@ -17,9 +18,9 @@ pub(super) const MESSAGES_MAX: usize = 256;
 /// A connection that says nothing is closed after this.
 const HELLO_MAX: Duration = Duration::from_secs(10);
 
-/// Reads a session to its end. `messages` is the way to the other side.
+/// Reads a session of `peer` to its end. `messages` is the way to the other side.
 pub(super) async fn read(
-    session: SessionId,
+    (session, peer, access): (SessionId, PublicKey, watch::Receiver<Access>),
     mut envelopes: Streaming<Envelope>,
     messages: mpsc::Sender<ToWorker>,
     driver: mpsc::Sender<DriverEvent>,
@@ -32,12 +33,22 @@ pub(super) async fn read(
     let _ = messages.send(ToWorker::Challenge { nonce }).await;
     let first = tokio::time::timeout(HELLO_MAX, envelopes.message()).await;
     let first = first.ok().and_then(|first| read_hello(first.ok()??));
-    let Some((worker, hello)) = first.filter(|(_, hello)| hello.challenge == nonce) else {
-        // Nobody signed this: there is nobody to blame and nothing to answer. No stranger may fill
-        // the log.
+    // The key of the session is that of its connection: a Hello that somebody passes on is none.
+    let is_its_own =
+        |(worker, hello): &(WorkerId, Hello)| *worker == peer && hello.challenge == nonce;
+    let Some((worker, hello)) = first.filter(is_its_own) else {
+        // There is nothing to answer. No stranger may fill the log.
         tracing::debug!("a connection without a signed Hello is closed");
         return;
     };
+    if !access.borrow().takes_member(hello.role, &worker) {
+        let reason = format!(
+            "it takes the keys alone that its operator has listed for this role, and {worker} is \
+             not among them"
+        );
+        let _ = messages.send(ToWorker::Refused { reason }).await;
+        return;
+    }
     let (ready, start) = tokio::sync::oneshot::channel();
     let events = driver.clone();
     let reader = tokio::spawn(async move {
@@ -47,6 +58,7 @@ pub(super) async fn read(
         }
     });
     let link = SessionLink {
+        member: (hello.role, worker),
         messages,
         reader: reader.abort_handle(),
     };

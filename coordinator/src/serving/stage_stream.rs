@@ -35,25 +35,27 @@ impl StageStreams {
         Self { deployment, router }
     }
 
-    /// Opens a stream. The stream that is returned ends if the pipeline does not accept it.
+    /// Opens a stream of `peer`. The stream that is returned ends if the pipeline does not accept
+    /// it.
     pub(crate) fn open(
         self,
+        peer: WorkerId,
         bodies: Streaming<Body>,
     ) -> Pin<Box<dyn Stream<Item = Result<Body, Status>> + Send>> {
         let (to, messages) = mpsc::channel::<StageItem>(MESSAGES_MAX);
-        tokio::spawn(self.read(bodies, to));
+        tokio::spawn(self.read(peer, bodies, to));
         let encode = |message: ToStage| Body {
             bytes: canonical::encode(&message),
         };
         Box::pin(ReceiverStream::new(messages).map(move |message| message.map(encode)))
     }
 
-    async fn read(self, mut bodies: Streaming<Body>, to: mpsc::Sender<StageItem>) {
+    async fn read(self, peer: WorkerId, mut bodies: Streaming<Body>, to: mpsc::Sender<StageItem>) {
         let first = tokio::time::timeout(HELLO_MAX, bodies.message()).await;
         let body = first.ok().and_then(|first| first.ok()?);
-        let Some((worker, hello)) = body.and_then(|body| read_hello(&body.bytes)) else {
-            // Nobody signed this: there is nobody to blame. It is not logged: no stranger may fill
-            // the log.
+        let hello = body.and_then(|body| read_hello(&body.bytes));
+        let Some((worker, hello)) = hello.filter(|(worker, _)| *worker == peer) else {
+            // It is not logged: no stranger may fill the log.
             let why = "a stage stream begins with a signed hello";
             let _ = to.send(Err(Status::unauthenticated(why))).await;
             return;

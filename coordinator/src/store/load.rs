@@ -1,8 +1,8 @@
 //! What is found after a restart.
 
-use concord_proto::JobId;
 use concord_proto::client::{JobEvent, JobState, Submission};
 use concord_proto::manifest::{DataManifest, StateManifest};
+use concord_proto::{JobId, PublicKey};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -27,13 +27,15 @@ impl Store {
                 Ok((id, read("an offence", &row.get::<Vec<u8>, _>(1))?))
             })
             .collect();
-        let sql = "SELECT number, submission, progress FROM jobs ORDER BY number";
+        let sql = "SELECT number, submission, progress, submitters FROM jobs ORDER BY number";
         let mut jobs = Vec::new();
         for row in self.rows(sql, None).await? {
             let number = row.get::<i64, _>(0) as u32;
             let submission = read("a job", &row.get::<Vec<u8>, _>(1))?;
             let progress = read("where a job stands", &row.get::<Vec<u8>, _>(2))?;
-            jobs.push(self.load_job(blobs, number, submission, progress).await?);
+            let submitters = read("who submitted a job", &row.get::<Vec<u8>, _>(3))?;
+            let submitted = (submission, submitters);
+            jobs.push(self.load_job(blobs, number, submitted, progress).await?);
         }
         Ok(Persisted {
             members: members?,
@@ -46,7 +48,7 @@ impl Store {
         &self,
         blobs: &BlobStore,
         number: u32,
-        submission: Submission,
+        (submission, submitters): (Submission, Vec<PublicKey>),
         progress: JobProgress,
     ) -> Result<PersistedJob> {
         let spec = &submission.spec;
@@ -93,6 +95,7 @@ impl Store {
             audits: self.values(audits, job, 0).await?,
             new: NewJob {
                 submission,
+                submitters,
                 data,
                 initial,
             },

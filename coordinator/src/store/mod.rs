@@ -21,9 +21,10 @@ pub use error::StoreError;
 
 /// For each version, the SQL that makes it of the version before; the first is made of an empty
 /// store.
-const STEPS: [(&str, &str); 2] = [
+const STEPS: [(&str, &str); 3] = [
     (include_str!("schema.sql"), "PRAGMA user_version = 1"),
     (include_str!("receipts.sql"), "PRAGMA user_version = 2"),
+    (include_str!("submitters.sql"), "PRAGMA user_version = 3"),
 ];
 
 /// The secrets of a coordinator.

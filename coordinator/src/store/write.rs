@@ -30,14 +30,17 @@ async fn write(connection: &mut SqliteConnection, change: &Change) -> sqlx::Resu
             job,
             number,
             submission,
+            submitters,
         } => {
-            let sql = "INSERT INTO jobs (job, number, submission, progress) \
-                       VALUES ($1, $2, $3, $4) ON CONFLICT (job) DO UPDATE \
-                       SET number = excluded.number, submission = excluded.submission";
+            let sql = "INSERT INTO jobs (job, number, submission, progress, submitters) \
+                       VALUES ($1, $2, $3, $4, $5) ON CONFLICT (job) DO UPDATE \
+                       SET number = excluded.number, submission = excluded.submission, \
+                       submitters = excluded.submitters";
             let query = sqlx::query(sql).bind(key(job)).bind(i64::from(*number));
             let query = query
                 .bind(canonical::encode(&**submission))
-                .bind(Vec::new());
+                .bind(Vec::new())
+                .bind(canonical::encode(submitters));
             query.execute(connection).await.map(drop)
         }
         Change::Progress { job, progress } => {

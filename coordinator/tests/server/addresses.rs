@@ -2,17 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use concord_proto::address::Address;
 use concord_proto::client::{ClientRequest, ClientResponse};
+use concord_proto::link::accept;
 use concord_proto::session::{AddressChallenge, Hello, Role, ToWorker};
 use concord_proto::wire::worker_server::{Worker as WorkerService, WorkerServer};
 use concord_proto::wire::{BlobAddress, Body, Chunk, Empty, Frame};
 use concord_proto::{Keypair, Signed, canonical};
 use futures_util::StreamExt;
 use tokio::net::TcpListener;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Line, ask, connect, hello, reason, serve};
+use super::{Line, ask, connect, connect_as, hello, reason, serve};
 
 /// A worker that can prove its key, and nothing else.
 struct AtAddress(Keypair);
@@ -51,10 +52,11 @@ impl WorkerService for AtAddress {
 /// A server at a free port that proves the key of that number; gives its address.
 async fn listen(number: u8) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let service = WorkerServer::new(AtAddress(Keypair::from_secret([number; 32])));
+    let address = Address::at(listener.local_addr().unwrap()).to_string();
+    let key = Keypair::from_secret([number; 32]);
+    let service = WorkerServer::new(AtAddress(key.clone()));
     let server = tonic::transport::Server::builder().add_service(service);
-    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    tokio::spawn(server.serve_with_incoming(accept(listener, &key)));
     address
 }
 
@@ -73,17 +75,18 @@ async fn a_worker_learns_of_its_address_only_that_it_is_not_there() {
     let folder = tempfile::tempdir().unwrap();
     let server = serve(folder.path()).await;
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = format!("http://{}", closed.local_addr().unwrap());
+    let nobody = Address::at(closed.local_addr().unwrap()).to_string();
     drop(closed);
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let silent_at = format!("http://{}", silent.local_addr().unwrap());
+    let silent_at = Address::at(silent.local_addr().unwrap()).to_string();
     let rude = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let rude_at = format!("http://{}", rude.local_addr().unwrap());
+    let rude_at = Address::at(rude.local_addr().unwrap()).to_string();
     tokio::spawn(async move { while rude.accept().await.is_ok() {} });
-    let all = [nobody, server.url(), rude_at, silent_at, listen(99).await];
+    let server_at = Address::at(server.addr).to_string();
+    let all = [nobody, server_at, rude_at, silent_at, listen(99).await];
     let mut tries = Vec::new();
     for (endpoint, number) in all.into_iter().zip(1..) {
-        let mut client = connect(&server).await;
+        let mut client = connect_as(&server, number).await;
         tries.push(tokio::spawn(async move {
             let mut line = Line::open(&mut client, number, at(&endpoint)).await;
             let welcome = line.hear().await;
@@ -116,12 +119,12 @@ async fn an_address_that_somebody_squats_goes_to_its_owner() {
     let server = serve(folder.path()).await;
     let mut client = connect(&server).await;
     let address = listen(2).await;
-    let mut squatter = Line::open(&mut client, 1, at(&address)).await;
+    let mut squatter = Line::join(&server, 1, at(&address)).await;
     assert!(matches!(
         squatter.hear().await,
         Some(ToWorker::Welcome { .. })
     ));
-    let mut owner = Line::open(&mut client, 2, at(&address)).await;
+    let mut owner = Line::join(&server, 2, at(&address)).await;
     assert!(matches!(owner.hear().await, Some(ToWorker::Welcome { .. })));
     for line in [&squatter, &owner] {
         line.stay();

@@ -1,5 +1,6 @@
 //! The server over real sockets: sessions, blobs, jobs, events, and what it refuses.
 
+mod access;
 mod addresses;
 #[path = "../sim/mod.rs"]
 mod sim;
@@ -8,8 +9,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use concord_coordinator::core::Config;
+use concord_coordinator::server::access::Access;
 use concord_coordinator::server::{RunningServer, ServerError, ServerOptions, start};
 use concord_coordinator::store::StoreError;
+use concord_proto::address::Address;
 use concord_proto::client::{
     ClientRequest, ClientResponse, JobEvent, JobState, Submission, WatchRequest,
 };
@@ -19,29 +22,47 @@ use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
 use concord_proto::wire::coordinator_client::CoordinatorClient;
 use concord_proto::wire::{BlobAddress, Body, Chunk, Envelope};
 use concord_proto::{
-    ARITHMETIC_VERSION, Digest, Domain, Keypair, PROTOCOL_VERSION, Signed, canonical,
+    ARITHMETIC_VERSION, Digest, Domain, Keypair, PROTOCOL_VERSION, Signed, canonical, link,
 };
 use futures_util::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 type Client = CoordinatorClient<Channel>;
 
+/// A coordinator that is open, and whose admin has the key of [`connect`].
 async fn serve(folder: &Path) -> RunningServer {
+    serve_to(folder, Access::open([number_key(77).public()]).fixed()).await
+}
+
+fn number_key(number: u8) -> Keypair {
+    Keypair::from_secret([number; 32])
+}
+
+async fn serve_to(folder: &Path, access: watch::Receiver<Access>) -> RunningServer {
     let options = ServerOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.to_path_buf(),
         config: Config::default(),
         serve: None,
+        access,
     };
     start(options).await.unwrap()
 }
 
+/// A client with a key of its own.
 async fn connect(server: &RunningServer) -> Client {
-    let client = CoordinatorClient::connect(server.url()).await.unwrap();
-    client
+    connect_as(server, 77).await
+}
+
+/// A client with the key of that number.
+async fn connect_as(server: &RunningServer, number: u8) -> Client {
+    let address = Address::parse(&server.url()).unwrap();
+    let key = number_key(number);
+    let channel = link::connect(&address, &key).await.unwrap();
+    CoordinatorClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
@@ -82,7 +103,7 @@ fn hello(role: Role) -> Hello {
             macs_per_second: 1,
             memory_bytes: 1,
         },
-        endpoint: "http://nowhere".to_string(),
+        endpoint: "concord://nowhere".to_string(),
         held: None,
         challenge: [0; 32],
     }
@@ -95,6 +116,12 @@ struct Line {
 }
 
 impl Line {
+    /// Opens a session with the key of that number.
+    async fn join(server: &RunningServer, number: u8, hello: Hello) -> Self {
+        Self::open(&mut connect_as(server, number).await, number, hello).await
+    }
+
+    /// The same over a connection, whoever's it is.
     async fn open(client: &mut Client, number: u8, hello: Hello) -> Self {
         let key = Keypair::from_secret([number; 32]);
         let (up, waiting) = mpsc::channel(8);
@@ -187,7 +214,7 @@ async fn a_worker_is_welcomed_and_the_other_end_signs() {
     let folder = tempfile::tempdir().unwrap();
     let server = serve(folder.path()).await;
     let mut client = connect(&server).await;
-    let mut line = Line::open(&mut client, 1, hello(Role::Worker)).await;
+    let mut line = Line::join(&server, 1, hello(Role::Worker)).await;
     let welcome = line.hear().await.unwrap();
     assert!(matches!(welcome, ToWorker::Welcome { coordinator, .. } if coordinator == server.key));
     line.say(&ToCoordinator::Heartbeat).await;
@@ -205,16 +232,15 @@ async fn a_worker_is_welcomed_and_the_other_end_signs() {
 async fn other_versions_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let server = serve(folder.path()).await;
-    let mut client = connect(&server).await;
     let mut old = hello(Role::Worker);
     old.arithmetic = 77;
-    let mut line = Line::open(&mut client, 1, old).await;
+    let mut line = Line::join(&server, 1, old).await;
     let refused = reason(line.hear().await);
     assert!(refused.contains("arithmetic version 77"), "{refused}");
     assert!(line.is_over().await);
     let mut new = hello(Role::Worker);
     new.protocol = 99;
-    let mut line = Line::open(&mut client, 1, new).await;
+    let mut line = Line::join(&server, 1, new).await;
     let refused = reason(line.hear().await);
     assert!(refused.contains("protocol version 99"), "{refused}");
 }
@@ -234,12 +260,12 @@ async fn forged_and_malformed_envelopes_end_the_session_and_convict_nobody() {
     let garbage: fn(Signed) -> Signed =
         |_| Signed::new(&Keypair::from_secret([3; 32]), &[255u8; 40]);
     for (number, make) in [(1, forge), (2, other), (3, garbage)] {
-        let mut line = Line::open(&mut client, number, hello(Role::Worker)).await;
+        let mut line = Line::join(&server, number, hello(Role::Worker)).await;
         line.hear().await.unwrap();
         let honest = Signed::new(&line.key, &ToCoordinator::Heartbeat);
         line.up.send(make(honest).into()).await.unwrap();
         assert!(line.is_over().await);
-        let mut again = Line::open(&mut client, number, hello(Role::Worker)).await;
+        let mut again = Line::join(&server, number, hello(Role::Worker)).await;
         let welcome = again.hear().await;
         assert!(
             matches!(welcome, Some(ToWorker::Welcome { .. })),
@@ -439,6 +465,7 @@ async fn port_and_folder_in_use_are_said_so() {
         data_dir: other.path().to_path_buf(),
         config,
         serve: None,
+        access: Access::open([]).fixed(),
     };
     let refused = start(same_port).await.err().expect("two on one port");
     assert!(matches!(refused, ServerError::PortInUse(_)), "{refused}");
@@ -447,6 +474,7 @@ async fn port_and_folder_in_use_are_said_so() {
         data_dir: folder.path().to_path_buf(),
         config,
         serve: None,
+        access: Access::open([]).fixed(),
     };
     let refused = start(same_folder).await.err().expect("two in one folder");
     assert!(
@@ -460,15 +488,43 @@ async fn port_and_folder_in_use_are_said_so() {
 }
 
 /// A Hello that somebody recorded names an older challenge.
+/// A coordinator that passes on what a worker says to another one gets no session in its name.
+#[tokio::test]
+async fn a_hello_over_the_connection_of_another_key_opens_no_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = serve(folder.path()).await;
+    let mut between = connect_as(&server, 5).await;
+    let mut line = Line::open(&mut between, 6, hello(Role::Worker)).await;
+    assert!(line.is_over().await);
+    let ClientResponse::Status(status) = ask(&mut between, &ClientRequest::Status).await else {
+        panic!("no status");
+    };
+    assert_eq!(status.members.len(), 0);
+}
+
+/// Somebody listens at the address of a coordinator: not a byte of a request gets there.
+#[tokio::test]
+async fn another_key_than_that_of_the_address_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = serve(folder.path()).await;
+    let other = Keypair::from_secret([8; 32]).public();
+    let address = Address::at(server.addr).of(other);
+    let refused = link::connect(&address, &Keypair::from_secret([1; 32])).await;
+    let (found, expected) = match refused {
+        Err(link::LinkError::OtherKey { found, expected }) => (found, expected),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((found, expected), (server.key, other));
+}
+
 #[tokio::test]
 async fn a_recorded_hello_opens_no_session() {
     let dir = tempfile::tempdir().unwrap();
     let server = serve(dir.path()).await;
-    let mut client = connect(&server).await;
     let recorded = Hello {
         challenge: [7; 32],
         ..hello(Role::Worker)
     };
-    let mut line = Line::open(&mut client, 9, recorded).await;
+    let mut line = Line::join(&server, 9, recorded).await;
     assert!(line.is_over().await);
 }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use concord_coordinator::serving::{AnswerHandle, ModelService, SubmitError};
-use concord_proto::Digest;
+use concord_proto::address::Address;
 use concord_proto::serving::Generation;
 use concord_proto::session::{ToCoordinator, ToWorker};
 use concord_proto::wire::Body;
 use concord_proto::wire::coordinator_client::CoordinatorClient;
+use concord_proto::{Digest, Keypair, link};
 
 use super::pool::stage::Lie;
 use super::pool::worker::{Nature, POISON, Wires, Worker};
@@ -225,7 +226,9 @@ async fn an_answer_on_which_every_stage_fails_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stage_stream_that_does_not_say_whose_it_is_ends() {
     let pool = Pool::start(1, 1, 0).await;
-    let mut client = CoordinatorClient::connect(pool.server.url()).await.unwrap();
+    let address = Address::parse(&pool.server.url()).unwrap();
+    let channel = link::connect(&address, &Keypair::from_secret([9; 32])).await;
+    let mut client = CoordinatorClient::new(channel.unwrap());
     for bytes in [Vec::new(), vec![0; 10], vec![255; 100_000]] {
         let hello = tokio_stream::once(Body { bytes });
         let mut down = client.lane(hello).await.unwrap().into_inner();

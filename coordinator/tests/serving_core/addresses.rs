@@ -21,14 +21,14 @@ fn who_gives_the_address_of_a_worker_takes_no_stage_from_it() {
     let before = [1, 2].map(|number| holds(&world, id(number)));
     assert_eq!(before, [true, true]);
     for (squatter, number) in [(3, 1), (4, 2)] {
-        let endpoint = format!("http://worker-{number}");
+        let endpoint = format!("concord://worker-{number}");
         world.join_at(squatter, Role::Worker, 1 << 40, &endpoint);
     }
     world.pass(SECOND);
     // A stream that breaks makes a new plan; all that are fit may have part in it.
     world.lost(0, 0, true);
     world.load();
-    let words = "shares its address http://worker-1 with worker";
+    let words = "shares its address concord://worker-1 with worker";
     for (number, other) in [(1, 3), (3, 1)] {
         let doing = world.doing(id(number));
         assert!(doing.contains(words), "{doing}");
@@ -48,11 +48,11 @@ fn of_workers_at_one_address_the_first_counts_and_the_clash_is_named() {
     let mut world = World::new(model(2, 1, 2));
     world.join(1, Role::Worker, MEMORY);
     world.pass(SECOND);
-    world.join_at(2, Role::Worker, MEMORY, "http://worker-1");
+    world.join_at(2, Role::Worker, MEMORY, "concord://worker-1");
     for part in [
         "1 of 2 are there",
         &id(2).short(),
-        "shares its address http://worker-1 with",
+        "shares its address concord://worker-1 with",
         &id(1).short(),
         "--advertise",
     ] {
@@ -68,7 +68,7 @@ fn a_proof_counts_for_more_than_who_came_first() {
     let mut world = World::new(model(2, 1, 2));
     world.join(1, Role::Worker, MEMORY);
     world.pass(SECOND);
-    world.join_at(2, Role::Worker, MEMORY, "http://worker-1");
+    world.join_at(2, Role::Worker, MEMORY, "concord://worker-1");
     let session = world.session(&id(2)).unwrap();
     let failure = None;
     world.apply(CoreEvent::Probed { session, failure });

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::sim::job::ADMIN;
 use concord_coordinator::core::{
     CallId, Change, Config, Core, CoreEffect, CoreEvent, Persisted, Question, ServingEffect,
     ServingEvent, SessionId, StageHolder, Time,
@@ -284,7 +285,7 @@ impl World {
             number,
             role,
             memory_bytes,
-            &format!("http://worker-{number}"),
+            &format!("concord://worker-{number}"),
         )
     }
 
@@ -408,7 +409,11 @@ impl World {
     /// What the status shows of a member.
     pub fn member(&mut self, worker: WorkerId) -> MemberStatus {
         let (call, question) = (CallId(0), Question::Status);
-        self.apply(CoreEvent::Asked { call, question });
+        self.apply(CoreEvent::Asked {
+            call,
+            by: ADMIN,
+            question,
+        });
         let status = self.status.take().unwrap();
         let member = status
             .members

@@ -9,6 +9,7 @@ use concord_proto::client::{ClientResponse, JobEvent, PoolStatus};
 use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
 use concord_proto::{ARITHMETIC_VERSION, JobId, PROTOCOL_VERSION, WorkerId};
 
+use super::job::ADMIN;
 use super::world::{MS, key};
 
 pub struct Bare {
@@ -100,7 +101,11 @@ impl Bare {
 
     /// A worker with an address of its own.
     pub fn worker(&mut self, number: u8) -> SessionId {
-        self.open(number, Role::Worker, &format!("http://worker-{number}:1"))
+        self.open(
+            number,
+            Role::Worker,
+            &format!("concord://worker-{number}:1"),
+        )
     }
 
     pub fn say(&mut self, session: SessionId, message: ToCoordinator) {
@@ -137,7 +142,11 @@ impl Bare {
 
     pub fn ask(&mut self, question: Question) {
         let call = CallId(0);
-        self.apply(CoreEvent::Asked { call, question });
+        self.apply(CoreEvent::Asked {
+            call,
+            by: ADMIN,
+            question,
+        });
     }
 
     /// The answer to the last question.

@@ -1,7 +1,8 @@
 //! A small job to simulate: every kind of place, data in an order from a seed.
 
-use concord_coordinator::core::NewJob;
+use concord_coordinator::core::{Asker, NewJob};
 use concord_proto::ExpertCuts;
+use concord_proto::PublicKey;
 use concord_proto::TrainingSequence;
 use concord_proto::client::{ModelProfile, PlanChoice, RunOptions, Submission};
 use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
@@ -9,6 +10,12 @@ use concord_proto::{
     ARITHMETIC_VERSION, AdapterSpec, Digest, Domain, EvaluationSpec, F32Bits, HeldOut, JobSpec,
     ModelPlace, MomentFormat, Optimizer, Order, Patience, PrecisionSpec, RateSchedule,
     Regularization, ScheduleKind, TrainedTensor, UpdateRule,
+};
+
+/// Who asks for everything in these tests.
+pub const ADMIN: Asker = Asker {
+    key: PublicKey([200; 32]),
+    is_admin: true,
 };
 
 pub const LAYERS: u32 = 4;
@@ -155,6 +162,7 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
             profile,
             options,
         },
+        submitters: vec![ADMIN.key],
         data,
         initial,
     }

@@ -19,6 +19,7 @@ use concord_proto::{
 
 use super::arithmetic as fake;
 use super::claims::rerun;
+use super::job::ADMIN;
 use super::lies::Lie;
 use super::links::Links;
 use super::memory::Memory;
@@ -150,7 +151,11 @@ impl World {
     fn submit(&mut self) {
         let question = Question::Submit(Box::new(self.new.clone()));
         let call = CallId(0);
-        self.apply(CoreEvent::Asked { call, question });
+        self.apply(CoreEvent::Asked {
+            call,
+            by: ADMIN,
+            question,
+        });
     }
 
     /// Starts anew, so that what was changed since [`Self::new`] holds from the submission on.
@@ -376,7 +381,7 @@ impl World {
                 macs_per_second: process.speed,
                 memory_bytes: 1 << 40,
             },
-            endpoint: format!("http://w{}", id.short()),
+            endpoint: format!("concord://w{}", id.short()),
             held,
             challenge: [0; 32],
         };

@@ -1,6 +1,7 @@
 //! Ed25519 keys, and canonical messages under a signature.
 
 use std::fmt;
+use std::str::FromStr;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
@@ -36,6 +37,16 @@ impl fmt::Display for PublicKey {
     }
 }
 
+impl FromStr for PublicKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digest = Digest::from_str(text);
+        let refuse = |_| format!("'{text}' is not a key of 64 hexadecimal digits");
+        digest.map(|digest| Self(digest.0)).map_err(refuse)
+    }
+}
+
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.short())
@@ -55,6 +66,12 @@ impl Keypair {
     /// The public half.
     pub fn public(&self) -> PublicKey {
         PublicKey(self.0.verifying_key().to_bytes())
+    }
+
+    /// The secret half, for a library that signs with it.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn secret(&self) -> [u8; 32] {
+        self.0.to_bytes()
     }
 
     /// Signs the digest of a message.

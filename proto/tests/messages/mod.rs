@@ -61,7 +61,7 @@ impl Source {
         let words = [
             "",
             "cpu avx512 x2",
-            "http://10.0.0.7:7701",
+            "concord://10.0.0.7:7701",
             "\u{1f980} caf\u{e9}",
         ];
         words[self.below(4) as usize].to_string()

@@ -206,7 +206,7 @@ impl Auditor {
         spec: &JobSpec,
     ) -> Result<(GivenInputs, LeafPlace), RuntimeError> {
         let worker = order.worker;
-        let opened = OpenedLeaf::ask(order, spec).await?;
+        let opened = OpenedLeaf::ask(order, spec, &self.key).await?;
         let turn = self.queue.turn(worker).await;
         let given = opened.fetch().await?;
         Ok((given, turn.fetched()))

@@ -28,7 +28,7 @@ pub(crate) use queue::AuditQueue;
 /// How a checker runs.
 #[derive(Clone, Debug)]
 pub struct CheckerOptions {
-    /// The coordinator, such as "http://127.0.0.1:7700".
+    /// The coordinator, such as "concord://127.0.0.1:7700".
     pub coordinator: String,
     /// Key and fetched blobs.
     pub dir: PathBuf,
@@ -86,9 +86,7 @@ pub async fn run(
                 tracing::warn!("lost the coordinator");
                 backoff.after(since.elapsed());
             }
-            Err(error @ (RuntimeError::Refused(_) | RuntimeError::Address(_))) => {
-                return Err(error);
-            }
+            Err(error) if error.is_refusal() => return Err(error),
             Err(error) if !had_session && started.elapsed() >= FIRST_SESSION_MAX => {
                 return Err(error.no_coordinator(&options.coordinator));
             }
@@ -112,7 +110,7 @@ async fn open(
     hello: &Hello,
     queue: AuditQueue,
 ) -> Result<(Session, Arc<Auditor>), RuntimeError> {
-    let channel = session::connect(&options.coordinator).await?;
+    let channel = session::connect(&options.coordinator, key).await?;
     let blobs = Blobs::new(channel.clone(), options.dir.join(BLOBS), &options.blobs)?;
     let auditor = Auditor::new(
         options.device.clone(),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_kernels::{Device, Tensor};
+use concord_proto::address::Address;
+use concord_proto::link::accept;
 use concord_proto::session::{AuditOrder, OpenedMicrobatch, Opening};
 use concord_proto::tree::Node;
-use concord_proto::wire::incoming::accept;
 use concord_proto::wire::worker_server::{Worker, WorkerServer};
 use concord_proto::wire::{BlobAddress, Body, Chunk, Empty, Frame};
 use concord_proto::{
@@ -104,7 +105,7 @@ fn tensor() -> Vec<u8> {
 /// A worker that listens. Gives its address, and what is told when it stalls.
 async fn start(stall: Stall) -> (String, Arc<Notify>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let endpoint = Address::at(listener.local_addr().unwrap()).to_string();
     let stalls = Arc::new(Notify::new());
     let worker = OneTensor {
         stall,
@@ -112,7 +113,7 @@ async fn start(stall: Stall) -> (String, Arc<Notify>) {
         stalls: stalls.clone(),
     };
     let server = Server::builder().add_service(WorkerServer::new(worker));
-    tokio::spawn(server.serve_with_incoming(accept(listener)));
+    tokio::spawn(server.serve_with_incoming(accept(listener, &Keypair::from_secret([1; 32]))));
     (endpoint, stalls)
 }
 

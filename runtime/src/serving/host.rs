@@ -193,7 +193,7 @@ impl HostContext {
         let binding = Arc::new(binding);
         let mut sender = None;
         if let Some(endpoint) = binding.next.clone() {
-            let channel = reach(&endpoint).await?;
+            let channel = reach(&endpoint, &self.key).await?;
             let of_next = PassSender {
                 binding: binding.clone(),
                 key: self.key.clone(),

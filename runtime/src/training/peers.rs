@@ -6,11 +6,11 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use concord_kernels::{KernelError, Tensor};
-use concord_proto::PortKind;
 use concord_proto::canonical;
 use concord_proto::limits::CHUNK_BYTES;
 use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::wire::{Frame, FrameHeader, ending};
+use concord_proto::{Keypair, PortKind};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -53,14 +53,17 @@ pub(crate) struct PeerLoss {
 
 /// Streams to other workers, by endpoint.
 pub(crate) struct Peers {
+    key: Keypair,
     streams: BTreeMap<String, mpsc::Sender<OutgoingFrame>>,
     engine: SyncSender<EngineEvent>,
 }
 
 impl Peers {
-    /// No streams yet. The engine is told which hidden states are on their way.
-    pub(crate) fn new(engine: SyncSender<EngineEvent>) -> Self {
+    /// No streams yet. `key` is shown to the other workers; the engine is told which hidden states
+    /// are on their way.
+    pub(crate) fn new(key: Keypair, engine: SyncSender<EngineEvent>) -> Self {
         Self {
+            key,
             streams: BTreeMap::new(),
             engine,
         }
@@ -88,6 +91,7 @@ impl Peers {
             .try_send(outgoing)
             .unwrap_or_else(|_| unreachable!("a new channel has room"));
         let stream = PeerStream {
+            key: self.key.clone(),
             endpoint: endpoint.clone(),
             frames,
             epoch,
@@ -105,6 +109,7 @@ impl Peers {
 
 /// The way to one worker.
 struct PeerStream {
+    key: Keypair,
     endpoint: String,
     frames: mpsc::Receiver<OutgoingFrame>,
     /// Of the last frame that was taken up, or of the first that waits.
@@ -142,7 +147,8 @@ impl PeerStream {
         let until = Instant::now() + REACH_MAX;
         let mut why = format!("no answer for {REACH_MAX:?}");
         loop {
-            match tokio::time::timeout_at(until, session::connect(&self.endpoint)).await {
+            match tokio::time::timeout_at(until, session::connect(&self.endpoint, &self.key)).await
+            {
                 Ok(Ok(channel)) => return Ok(channel),
                 Ok(Err(RuntimeError::Unreachable { why: cause, .. })) => why = cause,
                 // It is no address, and no further try would help.
@@ -235,7 +241,8 @@ async fn write(frame: &OutgoingFrame, pieces: &mpsc::Sender<Frame>) -> Result<bo
 
 #[cfg(test)]
 mod tests {
-    use concord_proto::{Digest, Domain, JobId, Keypair, Origin, Port, PortKind};
+    use concord_proto::address::Address;
+    use concord_proto::{Digest, Domain, JobId, Origin, Port};
 
     use super::*;
 
@@ -261,7 +268,10 @@ mod tests {
 
     async fn loss_at(endpoint: &str) -> PeerLoss {
         let (lost, mut losses) = mpsc::channel(4);
-        let mut peers = Peers::new(std::sync::mpsc::sync_channel(4).0);
+        let mut peers = Peers::new(
+            Keypair::from_secret([2; 32]),
+            std::sync::mpsc::sync_channel(4).0,
+        );
         peers
             .send(endpoint.to_string(), header(7), Vec::new(), &lost)
             .await;
@@ -273,7 +283,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_at_an_address_is_told_with_the_epoch_of_the_plan() {
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = format!("http://{}", nobody.local_addr().unwrap());
+        let endpoint = Address::at(nobody.local_addr().unwrap()).to_string();
         drop(nobody);
         let loss = loss_at(&endpoint).await;
         assert!(loss.is_unreached && loss.epoch == 7, "{loss:?}");
@@ -283,11 +293,17 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_address_is_told_at_once() {
-        for endpoint in ["ftp://x", "127.0.0.1:1", "https://127.0.0.1:1", ""] {
+        for endpoint in [
+            "ftp://x",
+            "127.0.0.1:1",
+            "http://127.0.0.1:1",
+            "concord://10.0.0.1:1",
+            "",
+        ] {
             let start = Instant::now();
             let loss = loss_at(endpoint).await;
             assert!(loss.is_unreached && loss.epoch == 7, "{loss:?}");
-            assert!(loss.why.contains("http://"), "{loss:?}");
+            assert!(loss.why.contains("concord://"), "{loss:?}");
             assert!(start.elapsed() < REACH_MAX / 2, "{loss:?}");
         }
     }
@@ -296,7 +312,7 @@ mod tests {
     #[tokio::test]
     async fn a_stream_that_breaks_is_told_although_no_frame_follows() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let endpoint = Address::at(listener.local_addr().unwrap()).to_string();
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
                 tokio::time::sleep(Duration::from_millis(50)).await;

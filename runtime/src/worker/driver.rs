@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use concord_proto::address::Address;
 use concord_proto::limits::MESSAGE_BYTES_MAX;
+use concord_proto::link::accept;
 use concord_proto::session::{Hello, Role};
-use concord_proto::wire::incoming::accept;
 use concord_proto::wire::worker_server::WorkerServer;
-use concord_proto::{ARITHMETIC_VERSION, PROTOCOL_VERSION, WorkerId};
+use concord_proto::{ARITHMETIC_VERSION, Keypair, PROTOCOL_VERSION, WorkerId};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
@@ -69,7 +69,7 @@ pub async fn run(
         events: events.clone(),
         stage: stage.clone(),
     };
-    let server = tokio::spawn(serve(service, listener));
+    let server = tokio::spawn(serve(service, listener, key.clone()));
     let context = EngineContext {
         device: options.device.clone(),
         device_name: info.name.clone(),
@@ -130,6 +130,7 @@ async fn listen(
 async fn serve(
     service: WorkerService,
     listener: TcpListener,
+    key: Keypair,
 ) -> Result<(), tonic::transport::Error> {
     let service = WorkerServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -139,7 +140,7 @@ async fn serve(
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(2 * WINDOW_BYTES)
         .add_service(service)
-        .serve_with_incoming(accept(listener))
+        .serve_with_incoming(accept(listener, &key))
         .await
 }
 
@@ -192,9 +193,7 @@ impl WorkerDriver {
                     tracing::warn!("lost the coordinator; the committed state is kept");
                     backoff.after(since.elapsed());
                 }
-                Err(error @ (RuntimeError::Refused(_) | RuntimeError::Address(_))) => {
-                    return Err(error);
-                }
+                Err(error) if error.is_refusal() => return Err(error),
                 Err(error) if !self.had_session && started.elapsed() >= FIRST_SESSION_MAX => {
                     return Err(error.no_coordinator(&self.context.options.coordinator));
                 }
@@ -215,7 +214,8 @@ impl WorkerDriver {
     }
 
     async fn session(&self) -> Result<(Session, Channel), RuntimeError> {
-        let channel = session::connect(&self.context.options.coordinator).await?;
+        let channel =
+            session::connect(&self.context.options.coordinator, &self.context.key).await?;
         let held = *self
             .shared
             .held

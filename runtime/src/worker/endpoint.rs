@@ -33,7 +33,7 @@ pub(super) fn endpoint(
 ) -> Result<Address, RuntimeError> {
     match advertised {
         Some(address) => Ok(address),
-        None => Ok(Address::for_others(&format!("http://{bound}"))?),
+        None => Ok(Address::for_others(&Address::at(bound).to_string())?),
     }
 }
 
@@ -49,9 +49,13 @@ mod tests {
 
     use super::*;
 
+    fn remote() -> String {
+        format!("concord://{}@10.0.0.1:7700", "ab".repeat(32))
+    }
+
     fn of(listen: &str, advertise: Option<&str>) -> Result<String, String> {
         let options = WorkerOptions {
-            coordinator: "http://10.0.0.1:7700".to_string(),
+            coordinator: remote(),
             listen: listen.parse().unwrap(),
             advertise: advertise.map(str::to_string),
             dir: "nowhere".into(),
@@ -72,11 +76,15 @@ mod tests {
     #[test]
     fn others_are_told_what_they_can_connect_to() {
         for (listen, advertise, told) in [
-            ("127.0.0.1:0", None, "http://127.0.0.1:4321"),
-            ("10.0.0.7:7701", None, "http://10.0.0.7:7701"),
-            ("[::1]:7701", None, "http://[::1]:7701"),
-            ("0.0.0.0:7701", Some("http://me:7701"), "http://me:7701"),
-            ("[::]:0", Some("http://me:9"), "http://me:9"),
+            ("127.0.0.1:0", None, "concord://127.0.0.1:4321"),
+            ("10.0.0.7:7701", None, "concord://10.0.0.7:7701"),
+            ("[::1]:7701", None, "concord://[::1]:7701"),
+            (
+                "0.0.0.0:7701",
+                Some("concord://me:7701"),
+                "concord://me:7701",
+            ),
+            ("[::]:0", Some("concord://me:9"), "concord://me:9"),
         ] {
             assert_eq!(of(listen, advertise).as_deref(), Ok(told), "{listen}");
         }
@@ -87,14 +95,14 @@ mod tests {
         for (listen, advertise, words) in [
             ("0.0.0.0:7701", None, "--advertise"),
             ("[::]:0", None, "--advertise"),
-            ("127.0.0.1:0", Some("127.0.0.1:1"), "only http://"),
+            ("127.0.0.1:0", Some("127.0.0.1:1"), "begin with concord://"),
             ("127.0.0.1:0", Some("ftp://x"), "not ftp://"),
-            ("127.0.0.1:0", Some("http://a b:1"), "character ' '"),
-            ("127.0.0.1:0", Some("https://me:1"), "only http://"),
-            ("127.0.0.1:0", Some("http://0.0.0.0:1"), "nobody can"),
-            ("127.0.0.1:0", Some("http://[::]:1"), "nobody can"),
-            ("127.0.0.1:0", Some("http://me:0"), "no port"),
-            ("127.0.0.1:0", Some(""), "http://HOST:PORT"),
+            ("127.0.0.1:0", Some("concord://a b:1"), "character ' '"),
+            ("127.0.0.1:0", Some("https://me:1"), "not https://"),
+            ("127.0.0.1:0", Some("concord://0.0.0.0:1"), "nobody can"),
+            ("127.0.0.1:0", Some("concord://[::]:1"), "nobody can"),
+            ("127.0.0.1:0", Some("concord://me:0"), "no port"),
+            ("127.0.0.1:0", Some(""), "concord://KEY@HOST:PORT"),
             ("[fe80::1]:7701", None, "nobody can"),
         ] {
             let refused = of(listen, advertise).expect_err(listen);
@@ -104,8 +112,8 @@ mod tests {
 
     #[test]
     fn a_worker_that_only_its_own_machine_reaches_is_noticed() {
-        let address = |text| Address::parse(text).unwrap();
-        let (here, there) = (address("http://127.0.0.1:1"), address("http://10.0.0.1:1"));
+        let address = |text: &str| Address::parse(text).unwrap();
+        let (here, there) = (address("concord://127.0.0.1:1"), address(&remote()));
         assert!(is_hidden(&here, &there));
         assert!(!is_hidden(&here, &here) && !is_hidden(&there, &here));
     }

@@ -23,7 +23,7 @@ pub use driver::run;
 ///
 /// # async fn join() -> Result<(), concord_runtime::RuntimeError> {
 /// let options = WorkerOptions {
-///     coordinator: "http://10.0.0.1:7700".to_string(),
+///     coordinator: "concord://KEY@10.0.0.1:7700".to_string(),
 ///     listen: ([10, 0, 0, 7], 7701).into(),
 ///     advertise: None,
 ///     dir: "concord-worker".into(),
@@ -41,7 +41,7 @@ pub use driver::run;
 /// ```
 #[derive(Clone, Debug)]
 pub struct WorkerOptions {
-    /// The coordinator, such as "http://127.0.0.1:7700".
+    /// The coordinator, such as "concord://127.0.0.1:7700".
     pub coordinator: String,
     /// Where other workers reach this one; port 0 takes a free one.
     pub listen: SocketAddr,

@@ -89,7 +89,7 @@ impl<'a> WorkerSession<'a> {
             blobs,
             auditor: Arc::new(auditor),
             host,
-            peers: Peers::new(context.events.clone()),
+            peers: Peers::new(context.key.clone(), context.events.clone()),
             data: Arc::default(),
             loading: None,
             plan: None,

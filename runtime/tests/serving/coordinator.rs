@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use concord_proto::limits::{CHUNK_BYTES, MESSAGE_BYTES_MAX};
+use concord_proto::link::accept;
 use concord_proto::serving::{FromStage, StageStreamHello, ToStage};
 use concord_proto::session::{Hello, ToCoordinator, ToWorker};
 use concord_proto::wire::coordinator_server::{Coordinator, CoordinatorServer};
@@ -15,7 +16,6 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -81,7 +81,7 @@ impl FakeCoordinator {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = CoordinatorServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming = accept(listener, &key());
         let server = tonic::transport::Server::builder().add_service(service);
         tokio::spawn(server.serve_with_incoming(incoming));
         Self {

@@ -10,6 +10,11 @@ use crate::bits::{alone, prompt};
 use crate::model::{ServedModel, served};
 use crate::pool::{Asked, Pipeline, Pool, sampling, soon};
 
+/// A key that no pool knows.
+fn stranger() -> Keypair {
+    Keypair::from_secret([99; 32])
+}
+
 async fn works(pipeline: &mut Pipeline, model: &ServedModel) {
     let prompt = prompt(30, model.deployment.vocab);
     let asked = Asked::new(8, &prompt, &sampling(None));
@@ -148,7 +153,9 @@ async fn passes_of_strangers_are_refused_and_change_nothing() {
     };
     let mut pool = Pool::start(&model, &[None, None]).await;
     let endpoint = pool.members[1].hello.endpoint.clone();
-    let client = concord_runtime::connect(&endpoint).await.unwrap();
+    let client = concord_runtime::connect(&endpoint, &stranger())
+        .await
+        .unwrap();
     let mut client = WorkerClient::new(client);
     let row = vec![0.5f32; model.folder.config().hidden];
     let stranger = Keypair::from_secret([1; 32]);
@@ -198,7 +205,9 @@ async fn wrong_passes_of_the_stage_before_are_told_to_the_coordinator() {
     };
     let mut pool = Pool::start(&model, &[None, None]).await;
     let endpoint = pool.members[1].hello.endpoint.clone();
-    let client = concord_runtime::connect(&endpoint).await.unwrap();
+    let client = concord_runtime::connect(&endpoint, &stranger())
+        .await
+        .unwrap();
     let mut client = WorkerClient::new(client);
     let previous = identity::load_or_make(pool.dirs[0].path()).unwrap();
     let row = vec![0.5f32; model.folder.config().hidden];

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use concord_kernels::Device;
+use concord_proto::address::Address;
 use concord_proto::serving::{
     ClaimOrder, Draw, DrawOrder, Drawn, FromStage, Pass, Passed, SampleOrder, SamplingSpec,
     SequenceRun, StageAssignment, ToStage,
@@ -63,7 +64,7 @@ impl Pool {
         let (leave, leaving) = mpsc::channel(1);
         assert!(lie.is_none() || cfg!(feature = "liars"));
         let options = WorkerOptions {
-            coordinator: format!("http://{}", self.coordinator.address),
+            coordinator: Address::at(self.coordinator.address).to_string(),
             listen: "127.0.0.1:0".parse().unwrap(),
             advertise: None,
             dir: dir.path().to_path_buf(),

@@ -45,8 +45,8 @@ const SLOW_MACS_PER_MICRO: u64 = 5_000;
   concord serve --model out/mine                            # what a job wrote, an adapter too
   concord serve --model path/to/model --adapter poet=out/poet --adapter cook=out/cook
   concord serve --model path/to/model --workers 0 --pool 0.0.0.0:7700   # others bring the workers:
-  concord worker --coordinator http://HOST:7700 --device cuda:0 \\
-    --listen 0.0.0.0:7701 --advertise http://ME:7701
+  concord worker --coordinator concord://KEY@HOST:7700 --device cuda:0 \\
+    --listen 0.0.0.0:7701 --advertise concord://ME:7701
 
   curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'")]

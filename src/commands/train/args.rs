@@ -25,7 +25,7 @@ Examples:
   concord train examples/story.yaml                          # one worker on this machine
   concord train examples/story.yaml --workers local:3        # a pool of three
   concord train examples/story.yaml --workers local:4 --plan 2x2
-  concord train examples/story.yaml --coordinator http://10.0.0.1:7700
+  concord train examples/story.yaml --coordinator concord://KEY@10.0.0.1:7700
 
 Ctrl-C and SIGTERM stop the training (exit status 130 and 143): the same command goes on from the
 newest checkpoint, or, with --coordinator, where the job goes on meanwhile, watches it again."

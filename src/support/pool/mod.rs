@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use concord_coordinator::core::Config;
+use concord_coordinator::server::access::Access;
 use concord_coordinator::server::{self, RunningServer, ServerOptions};
 use concord_proto::serving::ServedModel;
 use concord_proto::session::Role;
 
+use crate::support::client_key;
 use crate::support::scratch::{self, Scratch};
 use crew::Crew;
 pub use crew::Troubles;
@@ -81,11 +83,13 @@ impl LocalPool {
                 (scratch.path().to_path_buf(), Some(scratch))
             }
         };
+        let access = Access::of_one_process([client_key::key()?.public()]);
         let server = server::start(ServerOptions {
             listen: options.listen,
             data_dir: dir.join("coordinator"),
             config: options.config,
             serve,
+            access: access.fixed(),
         });
         Ok(Self {
             server: server.await?,

@@ -1,7 +1,7 @@
 //! Sessions that begin, fall silent and end.
 
 use concord_proto::address::Address;
-use concord_proto::limits::{NAME_BYTES_MAX, is_unprintable};
+use concord_proto::limits::{ADDRESS_BYTES_MAX, NAME_BYTES_MAX, is_unprintable};
 use concord_proto::session::{Hello, Role, ToWorker};
 use concord_proto::{ARITHMETIC_VERSION, PROTOCOL_VERSION, WorkerId};
 
@@ -93,15 +93,15 @@ impl Core {
         if hello.arithmetic != ARITHMETIC_VERSION {
             return Some(versions("arithmetic", hello.arithmetic, ARITHMETIC_VERSION));
         }
-        let too_long = |text: &str| text.len() > NAME_BYTES_MAX;
         // The name goes into the ledger, and onto the terminals of others.
         if hello.device.name.chars().any(is_unprintable) {
             return Some("a device name with control characters".to_string());
         }
-        let is_long = too_long(&hello.device.name) || too_long(&hello.endpoint);
-        if is_long {
-            let words = format!("a device name or endpoint of over {NAME_BYTES_MAX} bytes");
-            return Some(words);
+        if hello.device.name.len() > NAME_BYTES_MAX {
+            return Some(format!("a device name of over {NAME_BYTES_MAX} bytes"));
+        }
+        if hello.endpoint.len() > ADDRESS_BYTES_MAX {
+            return Some(format!("an endpoint of over {ADDRESS_BYTES_MAX} bytes"));
         }
         // Nobody connects to a checker.
         if hello.role == Role::Checker {

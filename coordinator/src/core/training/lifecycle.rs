@@ -2,15 +2,15 @@
 
 use concord_proto::client::{JobEvent, JobState, RunOptions};
 use concord_proto::ledger::LedgerEvent;
-use concord_proto::{Digest, Domain, canonical};
+use concord_proto::{Digest, Domain, PublicKey, canonical};
 
 use super::active_plan::Planning;
 use super::committed::Committed;
 use super::crew::Crew;
 use super::journal::Journal;
 use super::{
-    Change, EventContext, JobOrder, JobProgress, LeafAudits, NewJob, PersistedJob, PersistedLedger,
-    Saves, Time, TrainingJob, Waits,
+    Asker, Change, EventContext, JobOrder, JobProgress, LeafAudits, NewJob, PersistedJob,
+    PersistedLedger, Saves, Time, TrainingJob, Waits,
 };
 
 impl TrainingJob {
@@ -40,11 +40,7 @@ impl TrainingJob {
         job.planning.set_reason("the first plan".to_string());
         let id = job.order.id;
         context.out.store(canonical::encode(job.spec()));
-        context.out.persist(Change::Job {
-            job: id,
-            number,
-            submission: Box::new(job.order.submission.clone()),
-        });
+        job.persist_order(context);
         context.out.persist(Change::Checkpoint {
             job: id,
             state: initial,
@@ -134,15 +130,27 @@ impl TrainingJob {
 
     /// A client submits a failed or cancelled job again: it goes on where it stopped, with the new
     /// options, behind all others (`number`). A job that is under way stays in its place.
-    pub(super) fn revive(&mut self, context: &mut EventContext, number: u32, new: NewJob) {
+    pub(super) fn revive(
+        &mut self,
+        context: &mut EventContext,
+        number: u32,
+        by: Asker,
+        mut new: NewJob,
+    ) {
         match self.state {
             JobState::Failed(_) | JobState::Cancelled => {}
             JobState::Waiting(_) | JobState::Running | JobState::Auditing => {
-                return self.take_over(context, new.submission.options);
+                self.join(context, by);
+                if by.rules(&self.order.submitters) {
+                    self.take_over(context, new.submission.options);
+                }
+                return;
             }
-            JobState::Completed { .. } => return,
+            JobState::Completed { .. } => return self.join(context, by),
         }
         self.crew.forgive();
+        let earlier = self.order.submitters.iter().filter(|key| **key != by.key);
+        new.submitters.extend(earlier);
         self.order = JobOrder::new(number, new);
         let (options, spec) = (self.order.options(), self.order.spec());
         self.saves = Saves::new(
@@ -153,16 +161,34 @@ impl TrainingJob {
         );
         self.planning
             .set_reason("it was submitted again".to_string());
-        context.out.persist(Change::Job {
-            job: self.order.id,
-            number,
-            submission: Box::new(self.order.submission.clone()),
-        });
+        self.persist_order(context);
         // Published in any case: watchers take an end after which no event comes for the end of the
         // job.
         let what = "to go on".to_string();
         self.state = JobState::Waiting(what.clone());
         self.journal.publish(context, JobEvent::Waiting(what));
+    }
+
+    /// A client submits a job that is there: from now on it sees it, too.
+    fn join(&mut self, context: &mut EventContext, by: Asker) {
+        if !self.order.submitters.contains(&by.key) {
+            self.order.submitters.push(by.key);
+            self.persist_order(context);
+        }
+    }
+
+    fn persist_order(&self, context: &mut EventContext) {
+        context.out.persist(Change::Job {
+            job: self.order.id,
+            number: self.order.number,
+            submission: Box::new(self.order.submission.clone()),
+            submitters: self.order.submitters.clone(),
+        });
+    }
+
+    /// Who has submitted it; the first one rules it.
+    pub(in crate::core) fn submitters(&self) -> &[PublicKey] {
+        &self.order.submitters
     }
 
     /// A client submits a job that is under way: while it has no plan, the next one is made as this
@@ -186,10 +212,6 @@ impl TrainingJob {
             self.committed.stored(),
             self.committed.end(spec),
         );
-        context.out.persist(Change::Job {
-            job: self.order.id,
-            number: self.order.number,
-            submission: Box::new(self.order.submission.clone()),
-        });
+        self.persist_order(context);
     }
 }

@@ -32,8 +32,9 @@ mod waiting;
 use concord_proto::client::{JobState, JobSummary, RunOptions, Submission};
 use concord_proto::manifest::DataManifest;
 use concord_proto::session::{Held, Role};
-use concord_proto::{AdapterSpec, BatchPlan, Digest, Domain, JobId, JobSpec, WorkerId};
+use concord_proto::{AdapterSpec, BatchPlan, Digest, Domain, JobId, JobSpec, PublicKey, WorkerId};
 
+use super::asker::Asker;
 use super::config::Config;
 use super::context::EventContext;
 use super::event::CoreEffect;
@@ -85,6 +86,8 @@ struct JobOrder {
     /// Its place in the queue.
     number: u32,
     submission: Submission,
+    /// Who has submitted it; the first one rules it.
+    submitters: Vec<PublicKey>,
     /// Blob address of the spec.
     spec_blob: Digest,
     /// Empty where the job was over when the coordinator started, and this cannot be read any more.
@@ -103,6 +106,7 @@ impl JobOrder {
             batches: None,
             data: new.data,
             submission: new.submission,
+            submitters: new.submitters,
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use concord_proto::JobId;
 use concord_proto::client::JobSummary;
 
-use super::{EventContext, NewJob, PersistedJob, Time, TrainingJob};
+use super::{Asker, EventContext, NewJob, PersistedJob, Time, TrainingJob};
 
 #[derive(Default)]
 pub(in crate::core) struct JobQueue {
@@ -60,11 +60,17 @@ impl JobQueue {
 
     /// Takes a job on, behind all others. One that was given up goes on; one that is under way or
     /// completed is joined.
-    pub(in crate::core) fn take_on(&mut self, context: &mut EventContext, id: JobId, new: NewJob) {
+    pub(in crate::core) fn take_on(
+        &mut self,
+        context: &mut EventContext,
+        id: JobId,
+        by: Asker,
+        new: NewJob,
+    ) {
         let number = self.jobs.values().map(|job| job.order.number + 1).max();
         let number = number.unwrap_or(0);
         if let Some(job) = self.jobs.get_mut(&id) {
-            job.revive(context, number, new);
+            job.revive(context, number, by, new);
             job.save_progress(context);
         } else {
             let mut job = TrainingJob::new(context, number, new);
@@ -73,8 +79,10 @@ impl JobQueue {
         }
     }
 
-    pub(in crate::core) fn summaries(&self) -> Vec<JobSummary> {
-        let mut jobs: Vec<&TrainingJob> = self.jobs.values().collect();
+    /// The jobs that a client sees, in the order of the queue.
+    pub(in crate::core) fn summaries(&self, by: &Asker) -> Vec<JobSummary> {
+        let seen = self.jobs.values().filter(|job| by.sees(job.submitters()));
+        let mut jobs: Vec<&TrainingJob> = seen.collect();
         jobs.sort_by_key(|job| job.order.number);
         jobs.into_iter().map(TrainingJob::summary).collect()
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use concord_proto::address::Address;
 use concord_proto::serving::{
     AnswerVerdict, DrawOrder, Drawn, FromStage, Pass, PassResult, Passed, StageAssignment,
     StageStreamHello, ToStage, TokenLogprob, runs_digest,
@@ -12,7 +13,7 @@ use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
 use concord_proto::wire::coordinator_client::CoordinatorClient;
 use concord_proto::wire::{Body, Envelope};
 use concord_proto::{
-    ARITHMETIC_VERSION, Digest, Keypair, PROTOCOL_VERSION, Signed, WorkerId, canonical,
+    ARITHMETIC_VERSION, Digest, Keypair, PROTOCOL_VERSION, Signed, WorkerId, canonical, link,
 };
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -130,7 +131,9 @@ struct Process {
 
 impl Process {
     async fn run(self, mut saying: mpsc::Receiver<ToCoordinator>) -> Option<()> {
-        let mut client = CoordinatorClient::connect(self.url.clone()).await.ok()?;
+        let address = Address::parse(&self.url).unwrap();
+        let channel = link::connect(&address, &self.key).await.ok()?;
+        let mut client = CoordinatorClient::new(channel);
         let (up, waiting) = mpsc::channel::<Envelope>(64);
         let session = client.session(ReceiverStream::new(waiting)).await.ok()?;
         let mut down = session.into_inner();
@@ -177,7 +180,7 @@ impl Process {
                     macs_per_second: 1_000_000,
                     memory_bytes: self.nature.memory,
                 },
-                endpoint: format!("http://{}.invalid", self.key.public().short()),
+                endpoint: format!("concord://{}.invalid", self.key.public().short()),
                 held: None,
                 challenge: nonce,
             })),

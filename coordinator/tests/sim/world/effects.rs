@@ -6,7 +6,11 @@ impl World {
     /// The answer to a client.
     pub fn ask(&mut self, question: Question) -> Option<ClientResponse> {
         let call = CallId(1);
-        self.apply(CoreEvent::Asked { call, question });
+        self.apply(CoreEvent::Asked {
+            call,
+            by: ADMIN,
+            question,
+        });
         self.answers.pop()
     }
 

@@ -32,10 +32,10 @@ pub(crate) struct PassSender {
 ///
 /// # Errors
 /// [`RuntimeError::Unreachable`] where nobody answers for a while.
-pub(crate) async fn reach(endpoint: &str) -> Result<Channel, RuntimeError> {
+pub(crate) async fn reach(endpoint: &str, key: &Keypair) -> Result<Channel, RuntimeError> {
     let mut tried = 0;
     loop {
-        match session::connect(endpoint).await {
+        match session::connect(endpoint, key).await {
             Err(_) if tried < TRIES => tried += 1,
             reached => return reached,
         }

@@ -46,7 +46,7 @@ impl StageStream {
         messages: mpsc::Receiver<FromStage>,
     ) -> Result<Self, RuntimeError> {
         // A connection of its own, so that no blob delays a token.
-        let channel = session::connect(coordinator).await?;
+        let channel = session::connect(coordinator, key).await?;
         let hello = Body {
             bytes: canonical::encode(&Signed::new(key, hello)),
         };

@@ -12,7 +12,7 @@ use concord_proto::tree::Node;
 use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::wire::{Body, ending};
 use concord_proto::{
-    Digest, JobSpec, Leaf, LeafPhase, Port, PortKind, WorkerId, canonical, merkle,
+    Digest, JobSpec, Keypair, Leaf, LeafPhase, Port, PortKind, WorkerId, canonical, merkle,
 };
 
 use tonic::transport::Channel;
@@ -54,10 +54,14 @@ impl OpenedLeaf {
     ///
     /// # Errors
     /// [`RuntimeError::Unreachable`] where it does not, or not in time.
-    pub(crate) async fn ask(order: AuditOrder, spec: &JobSpec) -> Result<Self, RuntimeError> {
+    pub(crate) async fn ask(
+        order: AuditOrder,
+        spec: &JobSpec,
+        key: &Keypair,
+    ) -> Result<Self, RuntimeError> {
         let (worker, start) = (order.worker, Instant::now());
         let limits = InputLimits::of(spec, order.leaf.layers);
-        let (channel, opened) = in_time(&worker, INPUTS_MAX, open(&order, limits)).await?;
+        let (channel, opened) = in_time(&worker, INPUTS_MAX, open(&order, limits, key)).await?;
         let turns = match &opened {
             Opened::Ports(_) => 1,
             // As the coordinator waits for so many to be computed again.
@@ -106,7 +110,11 @@ impl OpenedLeaf {
     }
 }
 
-async fn open(order: &AuditOrder, limits: InputLimits) -> Result<(Channel, Opened), RuntimeError> {
+async fn open(
+    order: &AuditOrder,
+    limits: InputLimits,
+    key: &Keypair,
+) -> Result<(Channel, Opened), RuntimeError> {
     let leaf = &order.leaf;
     let request = OpenRequest {
         job: order.job,
@@ -115,7 +123,7 @@ async fn open(order: &AuditOrder, limits: InputLimits) -> Result<(Channel, Opene
         phase: leaf.phase,
         microbatch: leaf.microbatch,
     };
-    let channel = session::connect(&order.endpoint).await?;
+    let channel = session::connect(&order.endpoint, key).await?;
     let withheld = |why: String| RuntimeError::Unreachable {
         endpoint: format!("worker {}", order.worker.short()),
         why,

@@ -166,7 +166,7 @@ impl Driven {
             job,
             slot: plan.slot(&worker).unwrap(),
             plan,
-            endpoints: vec!["http://127.0.0.1:1".to_string()],
+            endpoints: vec!["concord://127.0.0.1:1".to_string()],
             config: config.into(),
             tensors: ModelBlobs::none(&blobs),
             state: state(&spec),
