@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
+use crate::support::client_key;
 use crate::support::pool::command;
 
 /// What a member of the demo's pool does.

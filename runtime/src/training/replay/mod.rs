@@ -139,10 +139,15 @@ impl<'a> Replay<'a> {
             done();
         }
         let (digests, tokens) = (std::mem::take(&mut pass.digests), pass.tokens);
-        let updated = match evaluates {
-            true => leaf_work::evaluated(&self.state, &self.entries, &self.scalars(pass))?,
+        let (updated, scalars) = match evaluates {
+            true => (
+                leaf_work::evaluated(&self.state, &self.entries),
+                self.scalars(pass),
+            ),
             false => self.update(pass)?,
         };
+        let lacking = || RuntimeError::Unsupported("the step has no losses".into());
+        let zero = evaluates.then_some(F32Bits::from(0.0));
         if !evaluates {
             self.stage.refresh(&updated.state)?;
         }
@@ -155,9 +160,9 @@ impl<'a> Replay<'a> {
             previous,
             step: self.step,
             batch_root: merkle::root(&digests),
-            loss: F32Bits::from(updated.loss),
-            grad_norm: F32Bits::from(updated.scalars.grad_norm),
-            learning_rate: F32Bits::from(updated.scalars.learning_rate),
+            loss: scalars.mean_loss().ok_or_else(lacking)?,
+            grad_norm: zero.or_else(|| scalars.grad_norm()).ok_or_else(lacking)?,
+            learning_rate: self.spec.learning_rate(self.step),
             state_root,
             optimizer_root,
         };
@@ -210,7 +215,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn update(&self, mut pass: Pass) -> Result<Updated, RuntimeError> {
+    fn update(&self, mut pass: Pass) -> Result<(Updated, Scalars), RuntimeError> {
         let (spec, layers, device) = (self.spec, self.layers, self.device);
         let lacking = || RuntimeError::Unsupported("a gradient is missing".into());
         let mut totals = BTreeMap::new();
@@ -220,16 +225,18 @@ impl<'a> Replay<'a> {
         let gradients = leaf_work::step_gradients(spec, layers, device, totals)?;
         let mut scalars = self.scalars(pass);
         scalars.norms = leaf_work::norms(spec, layers, device, &gradients)?;
-        leaf_work::update(spec, layers, device, &self.state, &gradients, &scalars)
+        let updated = leaf_work::update(spec, layers, device, &self.state, &gradients, &scalars)?;
+        Ok((updated, scalars))
     }
 
-    /// The scalars of a step, without norms.
+    /// The scalars of a step, without norms, and without claims that would name them.
     fn scalars(&self, pass: Pass) -> Scalars {
         Scalars {
             step: self.step,
             losses: pass.losses,
             norms: Vec::new(),
             targets: pass.targets,
+            first_halves: Vec::new(),
         }
     }
 }
