@@ -160,7 +160,6 @@ fn garbage_ends_a_session_and_accuses_nobody() {
         };
         let lost = world.memory.events.iter().filter(is_lost).count();
         assert!(lost > 0, "{}", told(&world));
-        assert!(world.is_connected(&key(1).public()), "it may come back");
     }
 }
 
@@ -412,8 +411,8 @@ fn two_workers_that_fail_at_different_steps_do_not_end_a_job() {
     world.join_fast_worker(2, 0, None, 10_000);
     world.join_fast_worker(3, 0, None, 1_000);
     let failed = [hopeless(&world, 1), hopeless(&world, 2)];
-    for (number, (failed, at)) in (1_u8..).zip(failed.into_iter().zip([1, 4])) {
-        world.say(key(number).public(), at * SECOND, failed);
+    for (number, (failed, at)) in (1_u8..).zip(failed.into_iter().zip([3, 8])) {
+        world.say(key(number).public(), at * SECOND / 10, failed);
     }
     finish(&mut world, "two that fail");
     let aside = &world.memory.progress.as_ref().unwrap().set_aside;
