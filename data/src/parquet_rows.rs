@@ -57,6 +57,9 @@ fn fields(columns: Columns, depth: u32) -> Result<Map<String, Value>, String> {
                 "the field `{name}` is {kind}, which is not read: keep texts, numbers and lists"
             )
         })?;
+        if fields.contains_key(&name) {
+            return Err(format!("the field `{name}` is there twice; keep one"));
+        }
         if !(depth > 0 && value.is_null()) {
             fields.insert(name, value);
         }

@@ -3,6 +3,13 @@
 mod adapters;
 mod bad_data;
 mod bad_model;
+mod bad_rows;
+#[path = "../../data/tests/data/broken_forms.rs"]
+mod broken_forms;
+#[path = "../../data/tests/data/broken_shapes.rs"]
+mod broken_shapes;
+#[path = "../../data/tests/data/byte_tokenizer.rs"]
+mod byte_tokenizer;
 mod chat_server;
 mod data;
 mod device;

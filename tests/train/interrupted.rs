@@ -118,6 +118,37 @@ fn a_job_that_is_killed_at_random_steps_has_the_hash_of_the_undisturbed_one() {
     job.log_is_whole(u64::from(STEPS), &result);
 }
 
+/// What one plan has done, another one goes on with: more or fewer workers, another cut.
+#[test]
+fn a_killed_job_goes_on_under_another_plan_to_the_same_hash() {
+    let home = Home::new();
+    let more = "gradient_accumulation_steps: 4";
+    let undisturbed = home.job("undisturbed", STEPS, more).run(&[]).result();
+    let one: &[&str] = &[];
+    let replicas = &["--workers", "local:2", "--plan", "1x2"][..];
+    let stages = &["--workers", "local:2", "--plan", "2x1"][..];
+    for order in [[one, stages, replicas], [replicas, one, stages]] {
+        let job = home.job(&format!("out-{}", order[0].len()), STEPS, more);
+        for (turn, plan) in (0..).zip(&order[..2]) {
+            println!("killed in turn {turn} with {plan:?}");
+            let mut train = job.start(plan);
+            train.until_step(11 + 40 * turn);
+            train.signal("KILL");
+            assert_eq!(train.end().count("result"), 0);
+        }
+        let last = job.run(order[2]).good();
+        assert!(last.last_start() >= 45, "{}", last.last_start());
+        let planned = last.objects.iter().rev();
+        let planned = { planned }.find(|object| object["event"] == "planned");
+        let planned = planned.expect("a plan");
+        let cut = format!("{}x{}", planned["stages"], planned["replicas"]);
+        assert_eq!(Some(&*cut), order[2].last().copied());
+        let result = last.result();
+        assert_eq!(result["record_digest"], undisturbed["record_digest"]);
+        job.log_is_whole(u64::from(STEPS), &result);
+    }
+}
+
 #[test]
 fn more_steps_are_another_job_and_say_so() {
     let home = Home::new();

@@ -4,8 +4,9 @@
 //! so and pass where it is not there.
 
 mod broken;
-mod broken_files;
-mod broken_rows;
+mod broken_forms;
+mod broken_shapes;
+mod byte_tokenizer;
 mod chat;
 mod fixtures;
 mod kinds;

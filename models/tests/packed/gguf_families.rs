@@ -303,6 +303,11 @@ fn as_gguf_and_as_safetensors_a_model_is_one() {
             "{name}"
         );
         assert_eq!(bits(&found), bits(&expected), "{name}");
+        // What is written of it is opened by transformers, which wants the type of the model.
+        let said: Value = serde_json::from_str(found.config_json()).unwrap();
+        for key in ["architectures", "model_type"] {
+            assert_eq!(said[key], config[key], "{name}: {key}");
+        }
         // A configuration beside it says the same.
         fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
         let beside = ModelFolder::open(folder.path());

@@ -78,7 +78,7 @@ pub async fn write(
         let remedy = if is_full {
             "make room on its disk"
         } else {
-            "once that is mended"
+            "mend that"
         };
         error.context(format!(
             "the training is done and kept, but its result could not be written to {place}: \

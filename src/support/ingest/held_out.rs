@@ -17,8 +17,9 @@ pub(super) fn count(job: &JobFile, examples: u64) -> anyhow::Result<u32> {
     };
     if job.is_grouped() {
         bail!(
-            "val_set_size: a file of tokens says itself what each step learns: take out rows \
-             there, or remove it"
+            "{}: a file of tokens says itself what each step learns, and holds nothing out: give \
+             its tokens as rows of `input_ids` in a .jsonl file, or remove the key",
+            evaluation.rows.key()
         );
     }
     if let HeldRows::Sets(_) = evaluation.rows {

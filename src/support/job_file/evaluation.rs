@@ -34,6 +34,14 @@ pub enum HeldRows {
 }
 
 impl HeldRows {
+    /// The key of the job file that says so.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Share(_) | Self::Count(_) => "val_set_size",
+            Self::Sets(_) => "test_datasets",
+        }
+    }
+
     /// How many of so many examples are held out.
     pub fn count(&self, examples: u64) -> u64 {
         match self {

@@ -84,12 +84,19 @@ impl ActivePlan {
         self.stage_bytes.get(slot.stage).copied()
     }
 
-    /// Whether another plan is so much better than this one that a change pays.
-    pub(super) fn is_worse_than(&self, planned: &TrainingPlan, as_chosen: bool) -> bool {
+    /// Why another plan is so much better than this one that a change pays, if it is.
+    pub(super) fn worse_because(
+        &self,
+        planned: &TrainingPlan,
+        as_chosen: bool,
+    ) -> Option<&'static str> {
         let faster = planned.step_micros.saturating_mul(WORTHWHILE.0)
             <= self.step_micros.saturating_mul(WORTHWHILE.1);
-        let newly_as_chosen = as_chosen && !self.as_chosen;
-        newly_as_chosen || (faster && as_chosen == self.as_chosen)
+        match (as_chosen, self.as_chosen) {
+            (true, false) => Some("it can be the plan that was asked for"),
+            (false, true) => None,
+            _ => faster.then_some("other workers make it faster"),
+        }
     }
 }
 
@@ -151,6 +158,14 @@ impl Planning {
     /// Whether the last plan was made from the same workers.
     pub(super) fn has_considered(&self, devices: &[PlannerDevice]) -> bool {
         self.considered.as_deref() == Some(devices)
+    }
+
+    /// Another plan was asked for: it is made as soon as the workers at hand can do it.
+    pub(super) fn choose_anew(&mut self) {
+        self.considered = None;
+        if let Some(active) = &mut self.active {
+            active.as_chosen = false;
+        }
     }
 
     /// Notes why the plan in effect is to go at the next boundary, if it is.

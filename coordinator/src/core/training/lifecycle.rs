@@ -1,6 +1,6 @@
 //! A job begins, comes back after a restart, is given up and taken up again.
 
-use concord_proto::client::{JobEvent, JobState, RunOptions};
+use concord_proto::client::{JobEvent, JobState, PlanChoice, RunOptions};
 use concord_proto::ledger::LedgerEvent;
 use concord_proto::{Digest, Domain, PublicKey, canonical};
 
@@ -193,12 +193,19 @@ impl TrainingJob {
 
     /// A client submits a job that is under way: while it has no plan, the next one is made as this
     /// submission asks, because the earlier one may have asked for workers that are gone for good.
-    /// Rates of audits stay.
+    /// Where it has a plan, which a job that goes on has before anybody submits it again, it goes
+    /// over to another one that this submission asks for. Rates of audits stay.
     fn take_over(&mut self, context: &mut EventContext, options: RunOptions) {
-        if self.planning.active().is_some() {
-            return;
-        }
+        let is_planned = self.planning.active().is_some();
         let own = &mut self.order.submission.options;
+        if is_planned {
+            if options.plan == PlanChoice::Auto || options.plan == own.plan {
+                return;
+            }
+            own.plan = options.plan;
+            self.planning.choose_anew();
+            return self.persist_order(context);
+        }
         own.plan = options.plan;
         own.min_workers = options.min_workers;
         own.min_checkers = options.min_checkers;

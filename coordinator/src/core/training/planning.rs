@@ -123,8 +123,8 @@ impl TrainingJob {
         self.planning.consider(devices);
         let Proposal { planned, as_chosen } = proposed.ok()?;
         let active = self.planning.active()?;
-        let better = active.is_worse_than(&planned, as_chosen);
-        better.then(|| "other workers make it faster".to_string())
+        let because = active.worse_because(&planned, as_chosen);
+        because.map(str::to_string)
     }
 
     fn install(&mut self, context: &mut EventContext, proposal: Proposal) {

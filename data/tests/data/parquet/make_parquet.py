@@ -28,6 +28,36 @@ def main():
     pq.write_table(messages, HERE / "messages.parquet", compression="gzip")
     raw = pa.table({"text": pa.array([b"\x01\x02"], pa.binary())})
     pq.write_table(raw, HERE / "bytes.parquet")
+    broken()
+
+
+def broken():
+    """Files whose second row, or all of which, cannot be used: by what is wrong with them."""
+    into = HERE / "broken"
+    into.mkdir(exist_ok=True)
+    text, asks = pa.string(), pa.array(["a", "b"])
+
+    def write(name, **columns):
+        table = pa.table({"instruction": asks} | columns)
+        pq.write_table(table, into / f"{name}.parquet", compression="none")
+
+    write("missing")
+    write("null", output=pa.array(["c", None]))
+    write("number", output=pa.array([1, 2]))
+    write("empty-text", output=pa.array(["c", ""]))
+    write("bytes", output=pa.array([b"c", b"d"]))
+    write("list", output=pa.array([["c"], ["d"]]))
+    write("map", output=pa.array([[("c", "d")], []], pa.map_(text, text)))
+    write("unused", output=pa.array(["c", "d"]), label=pa.array([True, False]))
+    write("nul", output=pa.array(["c", "d\0"]))
+    twice = pa.Table.from_arrays([asks, pa.array(["c", "d"]), pa.array(["e", "f"])],
+                                 names=["instruction", "output", "output"])
+    pq.write_table(twice, into / "twice.parquet", compression="none")
+    none = pa.table({"instruction": pa.array([], text), "output": pa.array([], text)})
+    pq.write_table(none, into / "no-rows.parquet")
+    whole = (HERE / "flat.parquet").read_bytes()
+    (into / "cut.parquet").write_bytes(whole[:len(whole) // 2])
+    (into / "tail.parquet").write_bytes(whole[len(whole) // 2:])
 
 
 main()

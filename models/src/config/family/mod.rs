@@ -142,6 +142,11 @@ impl Family {
         self.rules().names.0
     }
 
+    /// Its `model_type`.
+    pub(crate) fn model_type(self) -> &'static str {
+        self.rules().names.1
+    }
+
     /// The names of its parts.
     pub(crate) fn parts(self) -> &'static PartNames {
         &self.rules().parts

@@ -82,6 +82,8 @@ pub(super) fn of(
     let mut config = Map::new();
     let family = fields.family()?;
     config.insert("architectures".to_string(), json!([family.architecture()]));
+    // transformers opens no folder without it.
+    config.insert("model_type".to_string(), json!(family.model_type()));
     for (key, name) in WHOLE {
         if let Some(number) = fields.whole(key)? {
             config.insert(name.to_string(), json!(number));

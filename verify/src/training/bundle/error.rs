@@ -51,6 +51,7 @@ pub enum BundleError {
         /// Which file or folder.
         path: PathBuf,
         /// The error of the operating system.
+        #[source]
         why: std::io::Error,
     },
 }
