@@ -86,7 +86,7 @@ fn the_same_command_writes_the_result_once_there_is_room() {
 #[test]
 fn a_disk_that_is_full_in_the_middle_of_a_job_does_not_change_its_hash() {
     let home = Home::new();
-    let Some(disk) = Disk::mount(&home.path("disk"), "16M") else {
+    let Some(disk) = Disk::mount(&home.path("disk"), "32M") else {
         return;
     };
     let undisturbed = home.job("undisturbed", 150, "").run(&[]).result();
