@@ -82,39 +82,6 @@ fn the_same_command_writes_the_result_once_there_is_room() {
     job.log_is_whole(150, &result);
 }
 
-/// The state of the job lies on the disk, too: it waits for room, says so, and loses nothing.
-#[test]
-fn a_disk_that_is_full_in_the_middle_of_a_job_does_not_change_its_hash() {
-    let home = Home::new();
-    let Some(disk) = Disk::mount(&home.path("disk"), "16M") else {
-        return;
-    };
-    let undisturbed = home.job("undisturbed", 150, "").run(&[]).result();
-    // Once the job goes on by itself, once it is killed while it waits.
-    for is_killed in [false, true] {
-        let job = home.job(&format!("disk/out-{is_killed}"), 150, "");
-        let mut train = job.start(&[]);
-        train.until_step(12);
-        disk.fill();
-        let full = train.until(|object| {
-            object["event"] == "waiting" && object.to_string().contains("no room is left")
-        });
-        assert!(full.to_string().contains("free some"), "{full}");
-        let stopped = is_killed.then(|| train.signal("KILL"));
-        fs::remove_file(home.path("disk/filler")).unwrap();
-        let done = match stopped {
-            None => train.end(),
-            Some(()) => {
-                train.end();
-                job.run(&[])
-            }
-        };
-        let result = done.result();
-        assert_eq!(result["record_digest"], undisturbed["record_digest"]);
-        job.log_is_whole(150, &result);
-    }
-}
-
 #[test]
 fn a_disk_without_room_for_the_result_is_refused() {
     let home = Home::new();

@@ -4,8 +4,9 @@
 use concord_data::DatasetKind;
 
 /// A chat template whose turns end with a token of their own.
-pub const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n\
-                      {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+pub const CHATML: &str = "{% for m in messages %}\
+    <|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+    {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 /// A kind, a row that is right, and rows that are not, with what is said of each.
 pub struct Shape {
