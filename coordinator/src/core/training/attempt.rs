@@ -44,6 +44,16 @@ pub(super) struct Computed {
     pub(super) values: StepValues,
 }
 
+impl Computed {
+    pub(super) fn new(first_half: Signed, leaves: Vec<Leaf>, values: StepValues) -> Self {
+        Self {
+            first_half,
+            leaves,
+            values,
+        }
+    }
+}
+
 /// What a worker reports after the second phase.
 struct GivenClaim {
     signed: Signed,

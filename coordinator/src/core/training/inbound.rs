@@ -1,7 +1,7 @@
 //! What workers and checkers say about a job.
 
 use concord_proto::session::ToCoordinator;
-use concord_proto::{JobId, WorkerId};
+use concord_proto::{JobId, Signed, WorkerId};
 use concord_verify::training::StepValues;
 
 use super::attempt::Computed;
@@ -57,11 +57,7 @@ impl TrainingJob {
                 ..
             } => {
                 let (at, values) = (PlannedStep { step, epoch }, StepValues { losses, norms });
-                let computed = Computed {
-                    first_half,
-                    leaves,
-                    values,
-                };
+                let computed = Computed::new(first_half, leaves, values);
                 self.on_computed(context, worker, at, computed);
             }
             ToCoordinator::Updated { claim, leaves } => {
@@ -71,10 +67,7 @@ impl TrainingJob {
                 self.on_flushed(context, worker, step, &state);
             }
             ToCoordinator::Verdict { order, verdict } => {
-                let (audits, journal) = (&mut self.audits, &mut self.journal);
-                let job = &self.order;
-                let decisions = audits.answer(context, journal, job, worker, order, verdict);
-                self.carry_out(context, decisions);
+                self.on_verdict(context, worker, order, verdict);
             }
             // Handled by the session.
             ToCoordinator::Hello(_) | ToCoordinator::Heartbeat | ToCoordinator::Drain => {}
@@ -84,6 +77,19 @@ impl TrainingJob {
             | ToCoordinator::StageFailed { .. }
             | ToCoordinator::AnswerVerdict { .. } => {}
         }
+    }
+
+    fn on_verdict(
+        &mut self,
+        context: &mut EventContext,
+        worker: WorkerId,
+        order: u64,
+        verdict: Signed,
+    ) {
+        let (audits, journal) = (&mut self.audits, &mut self.journal);
+        let job = &self.order;
+        let decisions = audits.answer(context, journal, job, worker, order, verdict);
+        self.carry_out(context, decisions);
     }
 }
 

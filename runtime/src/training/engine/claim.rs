@@ -7,17 +7,11 @@ use concord_proto::{
 };
 use concord_verify::training::{StepValues, check_own_values, split_leaves};
 
-use super::run::StepRun;
+use super::run::{HandedIn, StepRun};
 use super::{CommittedStage, EngineContext};
 use crate::RuntimeError;
 use crate::faults::{StateMut, StateRef};
 use crate::training::leaf_work::{self, Updated};
-
-/// The first half of a claim, as it was handed in.
-pub(super) struct HandedIn {
-    digest: Digest,
-    values: StepValues,
-}
 
 impl StepRun {
     /// Signs the leaves up to the norms, and hands them in with these losses and norms. From here

@@ -11,8 +11,8 @@ use concord_proto::wire::FrameHeader;
 use concord_proto::{
     ClaimInput, Digest, F32Bits, GradientPart, Leaf, LeafPhase, MicrobatchLoss, PortKind,
 };
+use concord_verify::training::StepValues;
 
-use super::claim::HandedIn;
 use super::leaves::Received;
 use super::openings::StepOpenings;
 use super::{CommittedStage, EngineContext, ReceivedFrame, sending};
@@ -32,6 +32,12 @@ pub(super) enum StepProgress {
     Exchanging,
     /// Norms are reported; the scalars of all are awaited.
     Reported,
+}
+
+/// The first half of the claim, as it was handed in.
+pub(super) struct HandedIn {
+    pub(super) digest: Digest,
+    pub(super) values: StepValues,
 }
 
 /// The step in progress.
