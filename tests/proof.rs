@@ -87,13 +87,34 @@ fn positions(len: usize, count: usize) -> impl Iterator<Item = usize> {
 
 fn the_proof_says_who_did_what(job: &Job) {
     let out = job.out();
+    let proof = out.join("proof");
+    let report = |more: &[&str]| {
+        let ran = run(&[&["--json", "verify", text(&proof)], more].concat());
+        let report = ran.stdout.lines().next().unwrap_or_default().to_string();
+        (ran, serde_json::from_str::<Value>(&report).unwrap())
+    };
+    // Whoever names one of the two alone has to believe somebody nevertheless.
+    let checker = job.pool.key("checker", 2);
+    let (ran, told) = report(&["--checker", &checker]);
+    ran.unproven();
+    let coordinator = told["coordinator"].as_str().unwrap().to_string();
+    report(&["--coordinator", &coordinator]).0.unproven();
+    let stranger = job.pool.key("worker", 0);
+    let (ran, told) = report(&["--coordinator", &coordinator, "--checker", &stranger]);
+    ran.unshown(&["was re-run by a --checker"]);
+    assert_eq!(told["audits_counted"], 0, "{told}");
+    assert_eq!(told["detection"], 0.0, "{told}");
+    run(&["verify", text(&proof), "--coordinator", &stranger])
+        .refused(&["--coordinator asks for", &stranger]);
     let ran = run(&[
         "verify",
         text(&out.join("proof")),
         "--model",
         text(&out),
         "--checker",
-        &job.pool.key("checker", 2),
+        &checker,
+        "--coordinator",
+        &coordinator,
         "--json",
     ]);
     assert_eq!(ran.code, Some(0), "{ran:#?}");

@@ -241,7 +241,7 @@ fn no_encoding_changes_unnoticed() {
 const GOLDEN: [&str; 35] = [
     "ToCoordinator 4949f1c7",
     "ToWorker b7affaa6",
-    "ClientRequest 1e42c963",
+    "ClientRequest e5c5d0f6",
     "ClientResponse 96d2a777",
     "JobEvent 11fb635e",
     "LedgerEntry 57971200",

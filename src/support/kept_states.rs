@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use concord_proto::limits::BLOB_BYTES_MAX;
 use concord_proto::{AdapterSpec, Digest, JobSpec};
 use concord_verify::training::segments::steps_after_update;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ use crate::support::result_names::{STATES, STATES_INDEX};
 const SEGMENTS: u32 = 20;
 const SEGMENT_STEPS_MIN: u32 = 50;
 const BYTES_MAX: u64 = 1 << 30;
+
+/// Most bytes of the list of states.
+const INDEX_BYTES_MAX: u64 = 1 << 24;
 
 /// Bytes of a value.
 const VALUE_BYTES: u64 = 4;
@@ -97,7 +101,7 @@ impl KeptStates {
         let folder = proof.join(STATES);
         let path = folder.join(STATES_INDEX);
         let place = path.display();
-        let index: StatesIndex = match std::fs::read(&path) {
+        let index: StatesIndex = match read_file(&path, INDEX_BYTES_MAX) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .with_context(|| format!("{place}: not the list of the kept states"))?,
             Err(error) if error.kind() == ErrorKind::NotFound => StatesIndex::default(),
@@ -122,6 +126,22 @@ impl KeptStates {
     /// Why they cannot be read.
     pub fn read(&self, address: Digest) -> Result<Vec<u8>, String> {
         let path = self.folder.join(address.to_string());
-        std::fs::read(&path).map_err(|why| format!("{}: {why}", path.display()))
+        read_file(&path, BLOB_BYTES_MAX).map_err(|why| format!("{}: {why}", path.display()))
     }
+}
+
+/// The bytes of a file of at most `most`. A proof may come from others: reading a pipe would wait,
+/// and reading a device never end.
+fn read_file(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+    let found = std::fs::metadata(path)?;
+    if !found.is_file() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
+    if found.len() > most {
+        let bytes = found.len();
+        return Err(std::io::Error::other(format!(
+            "{bytes} bytes are over the bound"
+        )));
+    }
+    std::fs::read(path)
 }

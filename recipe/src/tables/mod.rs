@@ -47,7 +47,7 @@ const fn row(keys: &'static str, treat: Treat) -> KeyRow {
 }
 
 /// Concord's own keys at the top of a file.
-pub const OWN_KEYS: [&str; 64] = [
+pub const OWN_KEYS: [&str; 65] = [
     "base_model",
     "load_in_4bit",
     "bnb_4bit_quant_type",
@@ -108,6 +108,7 @@ pub const OWN_KEYS: [&str; 64] = [
     "save_strategy",
     "saves_per_epoch",
     "save_total_limit",
+    "replay_steps",
     "report_to",
     "logging_dir",
     "precision",

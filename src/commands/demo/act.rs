@@ -20,6 +20,8 @@ pub struct Outcome {
     pub hash: String,
     /// Who was convicted.
     pub convicted: Vec<String>,
+    /// The key of the coordinator.
+    pub coordinator: String,
     /// The keys of the checkers.
     pub checkers: Vec<String>,
     /// Where weights and proof are.
@@ -284,6 +286,7 @@ impl Play<'_> {
         Ok(Outcome {
             hash,
             convicted: self.convicted.clone(),
+            coordinator: self.pool.coordinator(),
             checkers: self.checkers(),
             output: PathBuf::from(output),
         })

@@ -22,15 +22,12 @@ pub async fn prove(last: &Outcome, screen: &Screen) -> anyhow::Result<Value> {
     let title = "The proof, now that all of them are gone";
     screen.heading(4, title);
     screen.object(&json!({ "event": "act", "act": 4, "title": title }));
-    let (model, proof) = (last.output.display(), last.output.join("proof"));
-    let proof = proof.display().to_string();
-    let mut args = vec![
-        "verify".to_string(),
-        proof,
-        "--model".to_string(),
-        model.to_string(),
-    ];
-    // The reader knows the checkers: they are of this machine.
+    let model = last.output.display().to_string();
+    let proof = last.output.join("proof").display().to_string();
+    let named = ["verify", &proof, "--model", &model, "--coordinator"];
+    let mut args: Vec<String> = named.map(str::to_string).to_vec();
+    args.push(last.coordinator.clone());
+    // The reader knows coordinator and checkers: they are of this machine.
     for key in &last.checkers {
         args.extend(["--checker".to_string(), key.clone()]);
     }

@@ -119,6 +119,11 @@ impl DemoPool {
         self.server.url()
     }
 
+    /// The key of the coordinator.
+    pub fn coordinator(&self) -> String {
+        self.server.key.to_string()
+    }
+
     /// Starts a member.
     ///
     /// # Errors

@@ -25,15 +25,15 @@ use verdict::is_refutation;
   concord verify out/shakespeare/proof
   concord verify out/shakespeare/proof --model out/shakespeare   # the weights, too
   concord verify out/shakespeare/proof --replay 3 --job examples/shakespeare.yaml
-  concord verify out/shakespeare/proof --checker KEY             # KEY is that of a checker of yours
+  concord verify out/shakespeare/proof --coordinator KEY --checker KEY    # those of your pool
   concord verify receipt.json --model path/to/model              # an answer of `concord serve`
   concord verify receipt.json --model path/to/model --adapter out/poet --device cuda:0
 
 A proof shows who claims to have done the work, that the claims fit together from the first step
 to the last, and which pieces of work that were drawn for an audit were re-run by somebody else.
 All of that can come from one hand that has all the keys. So it is called proven only where you
-name a checker that you trust (--checker), or where this machine computes a part of the job again
-(--replay); --coordinator compares whose ledger it is, and proves nothing alone.
+name a checker that you trust (--checker) and the coordinator that drew what it re-ran
+(--coordinator), or where this machine computes a part of the job again (--replay).
 
 With --replay, segments of the job are drawn by chance, here and now, and computed from the states
 that the proof has kept, with the model and the data that the job file names; every record must

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use concord_proto::WorkerId;
-use concord_verify::training::bundle::{self, Bundle, BundleError, Report, VerifyError};
+use concord_verify::training::bundle::{self, Bundle, BundleError, VerifyError};
 use serde_json::json;
 
-use super::replay::{self, ReplayReport};
+use super::replay;
 use super::verdict::{Refuted, compared};
 use super::words::{self, Proof, Weights};
 use super::{VerifyArgs, key};
@@ -77,57 +77,45 @@ fn check(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
         replay: replay.as_ref(),
     };
     words::tell(&proof, &bundle, output)?;
-    match why_not(&report, &pinned, replay.as_ref()) {
-        None => Ok(()),
-        Some(why) => Err(Unshown(format!(
-            "{}: complete, not proven: {why}",
-            args.path.display()
-        ))
-        .into()),
+    if proof.is_proven() {
+        return Ok(());
     }
+    let (place, why) = (args.path.display(), why_not(&proof));
+    Err(Unshown(format!("{place}: complete, not proven: {why}")).into())
 }
 
-/// Why the proof shows too little to be called proven, and what would help.
-fn why_not(
-    report: &Report,
-    pinned: &BTreeSet<WorkerId>,
-    replay: Option<&ReplayReport>,
-) -> Option<String> {
-    match replay {
-        Some(replay) if replay.missing.is_empty() => return None,
-        Some(replay) => {
-            let first = &replay.missing[0];
-            return Some(format!(
-                "{} of {} segments that were drawn cannot be replayed, such as that of {}: {}",
-                replay.missing.len(),
-                replay.drawn,
-                first.words,
-                first.why
-            ));
-        }
-        None => {}
+/// Why a proof shows too little to be called proven, and what would help.
+fn why_not(proof: &Proof) -> String {
+    if let Some(replay) = proof.replay
+        && let Some(first) = replay.missing.first()
+    {
+        return format!(
+            "{} of {} segments that were drawn cannot be replayed, such as that of {}: {}",
+            replay.missing.len(),
+            replay.drawn,
+            first.words,
+            first.why
+        );
     }
-    let audits = match (report.audits_drawn, pinned.is_empty()) {
+    let report = proof.report;
+    let audits = match (report.audits_drawn, report.audits_agreed) {
         (0, _) => format!(
             "none of the {} pieces of work was drawn (a higher --audit-rate of `concord train` \
              draws more)",
             report.leaves
         ),
-        (drawn, _) if report.audits_agreed == 0 => {
-            format!("none of the {drawn} drawn pieces of work could be re-run")
-        }
-        (_, true) => "audits count for those who trust a checker: give --checker KEY, of one that \
-                      is yours"
-            .to_string(),
-        (drawn, false) if report.is_unaudited() => {
+        (drawn, 0) => format!("none of the {drawn} drawn pieces of work could be re-run"),
+        (drawn, _) if report.is_unaudited() => {
             format!("none of the {drawn} drawn pieces of work was re-run by a --checker")
         }
-        (_, false) => return None,
+        _ => "audits count for those who trust a checker, and the coordinator that drew: give \
+              --checker KEY and --coordinator KEY, if they are yours"
+            .to_string(),
     };
-    Some(format!(
+    format!(
         "signatures, chain and coverage hold, but {audits}; or compute a part again, with \
          --replay 3 --job JOB_FILE"
-    ))
+    )
 }
 
 /// Refuses a path that is not the folder of a proof, and suggests one that is near.

@@ -155,7 +155,7 @@ impl Run<'_> {
             let words = self.words(&segment);
             self.bar.set_message(words.clone());
             let start = Instant::now();
-            let state = match self.state(segment.start) {
+            let state = match self.state(segment.start)? {
                 Ok(state) => state,
                 Err(why @ StateFault::Missing { .. }) => {
                     self.tell(
@@ -192,14 +192,15 @@ impl Run<'_> {
     }
 
     /// The state after so many steps, each tensor checked against what was signed.
-    fn state(&self, steps: u32) -> Result<TrainState, StateFault> {
-        let entries = self.bundle.state_after(steps).unwrap_or_default();
+    fn state(&self, steps: u32) -> anyhow::Result<Result<TrainState, StateFault>> {
+        let entries = self.bundle.state_after(steps);
+        let entries = entries.context("the claims have no entry for a tensor")?;
         let mut read = |address| match steps {
             // The job file gives it.
             0 => self.case.first(address),
             _ => self.kept.read(address),
         };
-        read_state(&self.bundle.spec, &entries, &mut read)
+        Ok(read_state(&self.bundle.spec, &entries, &mut read))
     }
 
     /// Computes the steps of a segment, and compares each record.
@@ -363,11 +364,11 @@ fn differs(found: &StepRecord, signed: &StepRecord) -> Option<String> {
 impl ReplayReport {
     /// Whether every step was computed.
     pub fn is_all(&self) -> bool {
-        self.drawn == self.segments
+        self.agreed() == self.segments
     }
 
     /// Segments that came out as signed.
-    fn agreed(&self) -> u32 {
+    pub fn agreed(&self) -> u32 {
         self.drawn - self.missing.len() as u32
     }
 
@@ -403,7 +404,7 @@ impl ReplayReport {
         if self.agreed() == 0 {
             return Vec::new();
         }
-        if self.agreed() == self.segments {
+        if self.is_all() {
             return vec![
                 "every step of the job: this machine has computed it from the base model and the \
                  data, and all records came out"

@@ -49,12 +49,14 @@ pub fn tell(proof: &Proof, bundle: &Bundle, output: &Output) -> anyhow::Result<(
 }
 
 impl Proof<'_> {
-    /// Whether somebody has computed some of it again whom the reader has to believe, or the reader
-    /// has: without either, one hand with all keys could have made all of this up.
-    fn is_proven(&self) -> bool {
+    /// Whether the reader has computed some of it again, or has named who did and who drew what: a
+    /// coordinator of nobody may choose its nonces so that no false piece is drawn, and checkers of
+    /// nobody may be the workers.
+    pub fn is_proven(&self) -> bool {
+        let is_named = self.is_coordinator_pinned && !self.pinned.is_empty();
         match self.replay {
             Some(replay) => replay.missing.is_empty(),
-            None => !self.pinned.is_empty() && !self.report.is_unaudited(),
+            None => is_named && !self.report.is_unaudited(),
         }
     }
 
@@ -82,11 +84,11 @@ impl Proof<'_> {
         }
         if report.audits_counted > 0 {
             shown.push(format!(
-                "{} of {} drawn pieces of work came out the same when {} re-ran them; a false \
-                 piece in each of {} steps had {:.2} % to be among those drawn",
+                "{} signed that {} of {} drawn pieces of work came out the same when they were re-run; \
+                 if that is so, false pieces in each of {} steps were found with {:.2} %",
+                self.who(),
                 report.audits_counted,
                 report.audits_drawn,
-                self.who(),
                 report.detection_steps,
                 percent_below(report.detection)
             ));
@@ -109,29 +111,25 @@ impl Proof<'_> {
     /// What is not shown, a sentence for each.
     fn not_shown(&self) -> Vec<String> {
         let mut not_shown = Vec::new();
-        let is_replayed = self
-            .replay
-            .is_some_and(|replay| replay.missing.is_empty() && replay.is_all());
-        if is_replayed {
-            return not_shown;
+        let replayed = self.replay.filter(|replay| replay.agreed() > 0);
+        let is_whole = replayed.is_some_and(ReplayReport::is_all);
+        if !is_whole {
+            let of_what = match replayed {
+                None => "that any of it was computed as it should be",
+                Some(_) => "what lies in the other segments, beyond that figure",
+            };
+            not_shown.push(match self.pinned.is_empty() {
+                true => format!(
+                    "{of_what}: coordinator, workers and checkers may be one hand, and then audits \
+                     show nothing"
+                ),
+                false => format!(
+                    "{of_what}, if the checkers that you named looked away, or if the coordinator \
+                     told workers, or chose, what would be drawn; and pieces that were not drawn, \
+                     beyond the figure of the audits"
+                ),
+            });
         }
-        if self.pinned.is_empty() {
-            not_shown.push(
-                "that anybody else has computed any of it: coordinator, workers and checkers may \
-                 be one hand, and audits show nothing then"
-                    .to_string(),
-            );
-        } else {
-            not_shown.push(
-                "that the checkers that you named did not look away, and that coordinator and \
-                 workers did not know before what would be drawn"
-                    .to_string(),
-            );
-        }
-        not_shown.push(match self.replay {
-            None => "the work that was not drawn, beyond the figure above".to_string(),
-            Some(_) => "the segments that were not drawn, beyond the figures above".to_string(),
-        });
         if !self.is_coordinator_pinned {
             not_shown.push("whose ledger it is (--coordinator KEY compares)".to_string());
         }
