@@ -214,6 +214,6 @@ fn a_gpu_audits_cpus() {
     assert_eq!(audited.hash(), job.hash);
     assert_eq!(audited.convictions, []);
     assert_eq!(audited.result["inconclusive"], 0, "{}", audited.result);
-    // Two stages: two microbatches forward and back, a sum and an update.
-    assert_eq!(audited.count("audited"), 2 * 6 * STEPS as usize);
+    // Two stages: two microbatches forward and back, a sum, norms and an update.
+    assert_eq!(audited.count("audited"), 2 * 7 * STEPS as usize);
 }

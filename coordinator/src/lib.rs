@@ -7,7 +7,7 @@
 //!
 //! ```
 //! use concord_coordinator::core::Config;
-//! use concord_coordinator::server::access::Access;
+//! use concord_coordinator::server::access::PoolAccess;
 //! use concord_coordinator::server::{self, ServerOptions};
 //!
 //! # #[tokio::main]
@@ -18,7 +18,7 @@
 //!     data_dir: folder.path().to_path_buf(),
 //!     config: Config::default(),
 //!     serve: None,
-//!     access: Access::open([]).fixed(),
+//!     access: PoolAccess::open([]).fixed(),
 //! };
 //! let server = server::start(options).await?;
 //! println!("workers and clients reach it at {}", server.url());

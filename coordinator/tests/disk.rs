@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use concord_coordinator::blobs::{BlobError, BlobStore, SPARED};
 use concord_coordinator::core::Config;
-use concord_coordinator::server::access::Access;
+use concord_coordinator::server::access::PoolAccess;
 use concord_coordinator::server::{RunningServer, ServerOptions, start};
 use concord_proto::address::Address;
 use concord_proto::blob_store::{BlobLink, blob_file, link_file};
@@ -119,7 +119,7 @@ async fn serve(folder: &Path) -> RunningServer {
         data_dir: folder.to_path_buf(),
         config: Config::default(),
         serve: None,
-        access: Access::open([]).fixed(),
+        access: PoolAccess::open([]).fixed(),
     };
     start(options).await.unwrap()
 }

@@ -64,15 +64,20 @@ impl Session {
     /// [`RuntimeError::Refused`] where the coordinator refuses, which is final. Other errors may
     /// pass.
     pub(crate) async fn open(
-        channel: Channel,
+        (channel, address): (Channel, &Address),
         key: Keypair,
         hello: Hello,
     ) -> Result<Self, RuntimeError> {
-        let opened = tokio::time::timeout(WELCOME_MAX, Self::say_hello(channel, key, hello)).await;
+        let said = Self::say_hello((channel, address.key()), key, hello);
+        let opened = tokio::time::timeout(WELCOME_MAX, said).await;
         opened.unwrap_or_else(|_| Err(lost(&format!("it says nothing for {WELCOME_MAX:?}"))))
     }
 
-    async fn say_hello(channel: Channel, key: Keypair, hello: Hello) -> Result<Self, RuntimeError> {
+    async fn say_hello(
+        (channel, expected): (Channel, Option<PublicKey>),
+        key: Keypair,
+        hello: Hello,
+    ) -> Result<Self, RuntimeError> {
         let (outgoing, messages) = mpsc::channel(OUTGOING_MAX);
         let mut client = CoordinatorClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -82,6 +87,12 @@ impl Session {
             .map_err(|status| lost(&ending(&status)))?
             .into_inner();
         let (coordinator, first) = first_message(&mut incoming).await?;
+        // Who has connected by the key of an address is not spoken to by another one.
+        if expected.is_some_and(|expected| expected != coordinator) {
+            return Err(lost(
+                "its messages are signed by another key than its address names",
+            ));
+        }
         let ToWorker::Challenge { nonce } = first else {
             return Err(lost("its first message is no challenge"));
         };

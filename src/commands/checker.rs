@@ -19,7 +19,7 @@ use crate::support::signals::EndSignals;
 /// Options of `concord checker`.
 #[derive(clap::Args)]
 #[command(after_help = "Example:
-  concord checker --coordinator concord://KEY@10.0.0.1:7700 --dir ~/.concord-checker --isa portable")]
+  concord checker --coordinator concord://KEY@10.0.0.1:7700 --dir ~/.checker --isa portable")]
 pub struct CheckerArgs {
     /// The coordinator.
     #[arg(long, default_value = "concord://127.0.0.1:7700", value_name = "URL")]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use concord_coordinator::server::access::{self, Access};
+use concord_coordinator::server::access::{self, PoolAccess};
 use concord_coordinator::server::{self, ServerError, ServerOptions};
 use concord_coordinator::store::StoreError;
 use serde_json::json;
@@ -44,7 +44,7 @@ pub async fn run(args: CoordinatorArgs, output: &Output) -> anyhow::Result<()> {
     let admin = client_key::key()?.public();
     let access = match args.access {
         Some(file) => access::follow(file, admin)?,
-        None => Access::open([admin]).fixed(),
+        None => PoolAccess::open([admin]).fixed(),
     };
     let options = ServerOptions {
         listen: args.listen,

@@ -47,6 +47,12 @@ impl EventContext<'_> {
         member.map_or(String::new(), |member| member.device.name.clone())
     }
 
+    /// The address that a member gave, for people; empty if the member is not known.
+    pub(super) fn place(&self, id: &WorkerId) -> String {
+        let member = self.members.get(id);
+        member.map_or(String::new(), |member| member.endpoint.clone())
+    }
+
     /// Where a member is reached, with its key; empty if the member is not known.
     pub(super) fn endpoint(&self, id: &WorkerId) -> String {
         let member = self.members.get(id);

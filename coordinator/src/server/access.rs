@@ -54,7 +54,7 @@ impl Admission {
 
 /// Who may do what.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Access {
+pub struct PoolAccess {
     /// Who may hold stages.
     pub workers: Admission,
     /// Who may re-run leaves.
@@ -93,7 +93,7 @@ pub enum AccessError {
     },
 }
 
-impl Access {
+impl PoolAccess {
     /// Everybody may join and submit; the jobs of others are seen by `admins` alone.
     pub fn open(admins: impl IntoIterator<Item = PublicKey>) -> Self {
         Self {
@@ -144,6 +144,7 @@ impl Access {
             admins: BTreeSet::new(),
             revoked: BTreeSet::new(),
         };
+        let mut is_empty = true;
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.split('#').next().unwrap_or_default();
             let mut words = line.split_whitespace();
@@ -155,8 +156,13 @@ impl Access {
                 .next()
                 .ok_or_else(|| at(format!("{role:?} has no key")))?;
             access.add(role, key).map_err(at)?;
+            is_empty = false;
         }
-        Ok(access)
+        // An editor may empty a file before it writes it.
+        match is_empty {
+            true => Err((1, "it lets nobody in".to_string())),
+            false => Ok(access),
+        }
     }
 
     fn add(&mut self, role: &str, key: &str) -> Result<(), String> {
@@ -207,14 +213,15 @@ impl Access {
     }
 }
 
-/// What a file of keys says, from now on, with one more admin: it is read again when it changes. Where it cannot be read
-/// then, what it said before holds, and the log says why. Ends with what it gives.
+/// What a file of keys says, from now on, with one more admin: it is read again when it changes.
+/// Where it cannot be read then, what it said before holds, and the log says why. Ends with what it
+/// gives.
 ///
 /// # Errors
 /// [`AccessError`] where it cannot be read now.
-pub fn follow(path: PathBuf, admin: PublicKey) -> Result<watch::Receiver<Access>, AccessError> {
+pub fn follow(path: PathBuf, admin: PublicKey) -> Result<watch::Receiver<PoolAccess>, AccessError> {
     let read = move |path: &Path| {
-        let mut access = Access::read(path)?;
+        let mut access = PoolAccess::read(path)?;
         access.admins.insert(admin);
         Ok::<_, AccessError>(access)
     };
@@ -269,15 +276,15 @@ mod tests {
             + &line("admin", 3)
             + &line("revoked", 4)
             + "client *   # all, after all\n";
-        let access = Access::of(&text).unwrap();
+        let access = PoolAccess::of(&text).unwrap();
         assert!(access.takes_member(Role::Worker, &key(9)));
         assert!(access.takes_member(Role::Checker, &key(1)));
         assert!(!access.takes_member(Role::Checker, &key(9)));
         assert!(access.takes_client(&key(9)) && !access.is_admin(&key(9)));
         assert!(access.is_admin(&key(3)) && access.takes_client(&key(3)));
         assert!(!access.takes(&key(4)), "revoked");
-        let nobody = Access::of("").unwrap();
-        assert!(!nobody.takes(&key(1)));
+        let nobody = PoolAccess::of(&line("revoked", 1)).unwrap();
+        assert!(!nobody.takes(&key(2)));
     }
 
     #[test]
@@ -288,8 +295,9 @@ mod tests {
             ("worker *\nadmin *", 2, "is not a key"),
             ("client abc", 1, "is not a key"),
             ("revoked *", 1, "is not a key"),
+            ("# nothing\n", 1, "nobody"),
         ] {
-            let (line, what) = Access::of(text).expect_err(text);
+            let (line, what) = PoolAccess::of(text).expect_err(text);
             assert!(
                 line == number && what.contains(words),
                 "{text}: {line}: {what}"

@@ -8,7 +8,7 @@ use concord_proto::client::ClientResponse;
 use concord_proto::session::ToWorker;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::access::Access;
+use super::access::PoolAccess;
 use super::driver_event::{DriverEvent, SessionLink};
 use super::probe::Probes;
 use super::sweeper::Sweeper;
@@ -34,7 +34,7 @@ pub(super) struct CoreDriver {
     /// Present if a model is served.
     serving: Option<ModelService>,
     probes: Probes,
-    access: watch::Receiver<Access>,
+    access: watch::Receiver<PoolAccess>,
     /// The pool is being ended on purpose: members that go are not replaced.
     is_parting: bool,
     started: Instant,
@@ -52,7 +52,7 @@ pub(super) struct DriverParts {
     pub(super) watchers: Watchers,
     pub(super) serving: Option<ModelService>,
     pub(super) probes: Probes,
-    pub(super) access: watch::Receiver<Access>,
+    pub(super) access: watch::Receiver<PoolAccess>,
 }
 
 impl CoreDriver {
@@ -140,6 +140,12 @@ impl CoreDriver {
                 hello,
                 link,
             } => {
+                // It may have been revoked since it was let in.
+                let (role, key) = link.member;
+                if !self.access.borrow().takes_member(role, &key) {
+                    link.reader.abort();
+                    return ControlFlow::Continue(());
+                }
                 self.links.insert(session, link);
                 let hello = *hello;
                 self.events.push_back(CoreEvent::Opened {

@@ -31,7 +31,7 @@ use crate::blobs::BlobStore;
 use crate::core::{Config, Core, CoreEvent, ServingEvent};
 use crate::serving::{ModelService, ServiceParts, ServingTimeouts};
 use crate::store::{Secrets, Store};
-use access::Access;
+use access::PoolAccess;
 use driver::{CoreDriver, DriverParts};
 use driver_event::DriverEvent;
 use probe::Probes;
@@ -68,7 +68,7 @@ pub struct ServerOptions {
     /// coordinator that serves takes on no training jobs.
     pub serve: Option<ServedModel>,
     /// Which keys may do what.
-    pub access: watch_channel::Receiver<Access>,
+    pub access: watch_channel::Receiver<PoolAccess>,
 }
 
 /// A coordinator that runs in this process.

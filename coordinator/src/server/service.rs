@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::access::Access;
+use super::access::PoolAccess;
 use super::driver_event::DriverEvent;
 use super::watch::{self, Watchers};
 use super::{Storage, session};
@@ -39,7 +39,7 @@ pub(super) struct CoordinatorService {
     /// The number of the next session, from 0.
     pub(super) next_session: AtomicU64,
     /// Which keys may do what.
-    pub(super) access: tokio::sync::watch::Receiver<Access>,
+    pub(super) access: tokio::sync::watch::Receiver<PoolAccess>,
 }
 
 impl CoordinatorService {
@@ -220,7 +220,14 @@ impl Coordinator for CoordinatorService {
         let (to, events) = mpsc::channel(WATCH_MAX);
         let (watchers, store) = (self.watchers.clone(), self.storage.store.clone());
         tokio::spawn(watch::replay(watchers, store, asked.job, asked.from, to));
-        Ok(Response::new(Box::pin(ReceiverStream::new(events))))
+        // A client that is let in no more hears nothing more.
+        let access = self.access.clone();
+        let events = ReceiverStream::new(events);
+        let events = events.take_while(move |_| {
+            let goes_on = access.borrow().takes_client(&by.key);
+            std::future::ready(goes_on)
+        });
+        Ok(Response::new(Box::pin(events)))
     }
 
     async fn get_blob(

@@ -8,7 +8,7 @@ use concord_proto::{PublicKey, Signed, SignedError, WorkerId};
 use tokio::sync::{mpsc, watch};
 use tonic::Streaming;
 
-use super::access::Access;
+use super::access::PoolAccess;
 use super::driver_event::{DriverEvent, SessionLink};
 use crate::core::{CoreEvent, SessionId};
 
@@ -20,7 +20,7 @@ const HELLO_MAX: Duration = Duration::from_secs(10);
 
 /// Reads a session of `peer` to its end. `messages` is the way to the other side.
 pub(super) async fn read(
-    (session, peer, access): (SessionId, PublicKey, watch::Receiver<Access>),
+    (session, peer, access): (SessionId, PublicKey, watch::Receiver<PoolAccess>),
     mut envelopes: Streaming<Envelope>,
     messages: mpsc::Sender<ToWorker>,
     driver: mpsc::Sender<DriverEvent>,

@@ -2,6 +2,7 @@
 
 mod access;
 mod addresses;
+mod blobs;
 #[path = "../sim/mod.rs"]
 mod sim;
 
@@ -9,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use concord_coordinator::core::Config;
-use concord_coordinator::server::access::Access;
+use concord_coordinator::server::access::PoolAccess;
 use concord_coordinator::server::{RunningServer, ServerError, ServerOptions, start};
 use concord_coordinator::store::StoreError;
 use concord_proto::address::Address;
@@ -34,14 +35,14 @@ type Client = CoordinatorClient<Channel>;
 
 /// A coordinator that is open, and whose admin has the key of [`connect`].
 async fn serve(folder: &Path) -> RunningServer {
-    serve_to(folder, Access::open([number_key(77).public()]).fixed()).await
+    serve_to(folder, PoolAccess::open([number_key(77).public()]).fixed()).await
 }
 
 fn number_key(number: u8) -> Keypair {
     Keypair::from_secret([number; 32])
 }
 
-async fn serve_to(folder: &Path, access: watch::Receiver<Access>) -> RunningServer {
+async fn serve_to(folder: &Path, access: watch::Receiver<PoolAccess>) -> RunningServer {
     let options = ServerOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.to_path_buf(),
@@ -306,48 +307,6 @@ async fn a_connection_without_a_signed_hello_is_not_heard() {
 }
 
 #[tokio::test]
-async fn blobs_come_back_as_they_were_put() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = serve(folder.path()).await;
-    let mut client = connect(&server).await;
-    for len in [0, 1, 1_000, 3 * CHUNK_BYTES + 17] {
-        let blob: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
-        let address = put(&mut client, &blob).await.unwrap();
-        assert_eq!(address, Digest::of(Domain::Blob, &blob));
-        assert_eq!(
-            get(&mut client, &address).await.unwrap(),
-            blob,
-            "{len} bytes"
-        );
-    }
-    let stranger = Digest::of(Domain::Blob, b"never put");
-    let missing = get(&mut client, &stranger).await.unwrap_err();
-    assert_eq!(missing.code(), Code::NotFound);
-    let wanted = vec![stranger, Digest::of(Domain::Blob, b"")];
-    let asked = ask(&mut client, &ClientRequest::MissingBlobs(wanted)).await;
-    assert_eq!(asked, ClientResponse::MissingBlobs(vec![stranger]));
-    let data = vec![0; CHUNK_BYTES + 1];
-    let long = tokio_stream::iter([Chunk { data }]);
-    assert_eq!(
-        client.put_blob(long).await.unwrap_err().code(),
-        Code::InvalidArgument
-    );
-}
-
-#[tokio::test]
-async fn a_damaged_blob_is_noticed_when_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = serve(folder.path()).await;
-    let mut client = connect(&server).await;
-    let address = put(&mut client, b"some bytes").await.unwrap();
-    let name = address.to_string();
-    let path = folder.path().join("blobs").join(&name[..2]).join(&name);
-    std::fs::write(path, b"same bytes").unwrap();
-    let damaged = get(&mut client, &address).await.unwrap_err();
-    assert_eq!(damaged.code(), Code::DataLoss, "{damaged}");
-}
-
-#[tokio::test]
 async fn a_job_is_taken_on_once_and_its_events_are_replayed() {
     let folder = tempfile::tempdir().unwrap();
     let server = serve(folder.path()).await;
@@ -465,7 +424,7 @@ async fn port_and_folder_in_use_are_said_so() {
         data_dir: other.path().to_path_buf(),
         config,
         serve: None,
-        access: Access::open([]).fixed(),
+        access: PoolAccess::open([]).fixed(),
     };
     let refused = start(same_port).await.err().expect("two on one port");
     assert!(matches!(refused, ServerError::PortInUse(_)), "{refused}");
@@ -474,7 +433,7 @@ async fn port_and_folder_in_use_are_said_so() {
         data_dir: folder.path().to_path_buf(),
         config,
         serve: None,
-        access: Access::open([]).fixed(),
+        access: PoolAccess::open([]).fixed(),
     };
     let refused = start(same_folder).await.err().expect("two in one folder");
     assert!(
@@ -496,7 +455,8 @@ async fn a_hello_over_the_connection_of_another_key_opens_no_session() {
     let mut between = connect_as(&server, 5).await;
     let mut line = Line::open(&mut between, 6, hello(Role::Worker)).await;
     assert!(line.is_over().await);
-    let ClientResponse::Status(status) = ask(&mut between, &ClientRequest::Status).await else {
+    let mut admin = connect(&server).await;
+    let ClientResponse::Status(status) = ask(&mut admin, &ClientRequest::Status).await else {
         panic!("no status");
     };
     assert_eq!(status.members.len(), 0);

@@ -7,12 +7,12 @@ mod audits;
 mod sim;
 mod world;
 
-use concord_coordinator::core::{CallId, CoreEffect, CoreEvent, Question, ServingEvent, Time};
+use concord_coordinator::core::{CoreEffect, CoreEvent, Question, ServingEvent, Time};
 use concord_proto::client::ClientResponse;
 use concord_proto::ledger::Offence;
 use concord_proto::session::{Role, ToCoordinator};
 use concord_proto::{Layers, WorkerId};
-use sim::job::ADMIN;
+use sim::job::asked;
 use sim::rng::Rng;
 use world::{SECOND, World, id, model, pool};
 
@@ -264,15 +264,8 @@ fn pipelines_are_independent() {
 fn jobs_are_refused() {
     let mut world = pool(0);
     let new = sim::job::job(2, (1, 1), false);
-    let (call, question) = (CallId(1), Question::Submit(Box::new(new)));
-    let effects = world.core.apply(
-        Time(world.now),
-        CoreEvent::Asked {
-            call,
-            by: ADMIN,
-            question,
-        },
-    );
+    let question = Question::Submit(Box::new(new));
+    let effects = world.core.apply(Time(world.now), asked(1, question));
     let refused = effects.iter().any(|effect| {
         matches!(effect, CoreEffect::Reply { response: ClientResponse::Refused(why), .. }
             if why.contains("serves a model"))

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::sim::job::ADMIN;
+use crate::sim::job::asked;
 use concord_coordinator::core::{
-    CallId, Change, Config, Core, CoreEffect, CoreEvent, Persisted, Question, ServingEffect,
-    ServingEvent, SessionId, StageHolder, Time,
+    Change, Config, Core, CoreEffect, CoreEvent, Persisted, Question, ServingEffect, ServingEvent,
+    SessionId, StageHolder, Time,
 };
 use concord_proto::ExpertCuts;
 use concord_proto::client::{ClientResponse, MemberStatus, PoolStatus};
@@ -408,12 +408,7 @@ impl World {
 
     /// What the status shows of a member.
     pub fn member(&mut self, worker: WorkerId) -> MemberStatus {
-        let (call, question) = (CallId(0), Question::Status);
-        self.apply(CoreEvent::Asked {
-            call,
-            by: ADMIN,
-            question,
-        });
+        self.apply(asked(0, Question::Status));
         let status = self.status.take().unwrap();
         let member = status
             .members

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use concord_coordinator::core::{
-    CallId, Config, Core, CoreEffect, CoreEvent, NewJob, Persisted, Question, SessionId, Time,
+    Config, Core, CoreEffect, CoreEvent, NewJob, Persisted, Question, SessionId, Time,
 };
 use concord_proto::client::{ClientResponse, JobEvent, PoolStatus};
 use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
 use concord_proto::{ARITHMETIC_VERSION, JobId, PROTOCOL_VERSION, WorkerId};
 
-use super::job::ADMIN;
+use super::job::asked;
 use super::world::{MS, key};
 
 pub struct Bare {
@@ -141,12 +141,7 @@ impl Bare {
     }
 
     pub fn ask(&mut self, question: Question) {
-        let call = CallId(0);
-        self.apply(CoreEvent::Asked {
-            call,
-            by: ADMIN,
-            question,
-        });
+        self.apply(asked(0, question));
     }
 
     /// The answer to the last question.

@@ -1,6 +1,6 @@
 //! A small job to simulate: every kind of place, data in an order from a seed.
 
-use concord_coordinator::core::{Asker, NewJob};
+use concord_coordinator::core::{Asker, CallId, CoreEvent, NewJob, Question};
 use concord_proto::ExpertCuts;
 use concord_proto::PublicKey;
 use concord_proto::TrainingSequence;
@@ -11,6 +11,15 @@ use concord_proto::{
     ModelPlace, MomentFormat, Optimizer, Order, Patience, PrecisionSpec, RateSchedule,
     Regularization, ScheduleKind, TrainedTensor, UpdateRule,
 };
+
+/// A question of [`ADMIN`].
+pub fn asked(call: u64, question: Question) -> CoreEvent {
+    CoreEvent::Asked {
+        call: CallId(call),
+        by: ADMIN,
+        question,
+    }
+}
 
 /// Who asks for everything in these tests.
 pub const ADMIN: Asker = Asker {

@@ -6,7 +6,7 @@ mod effects;
 use std::collections::{BTreeMap, BTreeSet};
 
 use concord_coordinator::core::{
-    CallId, Change, Config, Core, CoreEffect, CoreEvent, NewJob, Question, SessionId, Time,
+    Change, Config, Core, CoreEffect, CoreEvent, NewJob, Question, SessionId, Time,
 };
 use concord_proto::client::{ClientResponse, JobEvent};
 use concord_proto::ledger::{Finding, Verdict};
@@ -19,7 +19,7 @@ use concord_proto::{
 
 use super::arithmetic as fake;
 use super::claims::rerun;
-use super::job::ADMIN;
+use super::job::asked;
 use super::lies::Lie;
 use super::links::Links;
 use super::memory::Memory;
@@ -150,12 +150,7 @@ impl World {
 
     fn submit(&mut self) {
         let question = Question::Submit(Box::new(self.new.clone()));
-        let call = CallId(0);
-        self.apply(CoreEvent::Asked {
-            call,
-            by: ADMIN,
-            question,
-        });
+        self.apply(asked(0, question));
     }
 
     /// Starts anew, so that what was changed since [`Self::new`] holds from the submission on.

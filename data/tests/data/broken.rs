@@ -1,5 +1,5 @@
-//! Every shape and every form of a file, broken in ten ways: the message says file, line, field, and
-//! what would be right.
+//! Every shape and every form of a file, broken in ten ways: the message says file, line, field,
+//! and what would be right.
 
 use std::fs;
 

@@ -126,7 +126,8 @@ fn tables(separator: u8) -> Vec<Broken> {
     ]
 }
 
-/// Rows that are wrong within, and packed bytes that are: `head` bytes stand before the first block.
+/// Rows that are wrong within, and packed bytes that are: `head` bytes stand before the first
+/// block.
 fn packed(pack: fn(&[u8]) -> Vec<u8>, head: usize) -> Vec<Broken> {
     let within = |content: &[u8], words: &[&'static str]| (pack(content), words.to_vec());
     let whole = pack(format!("{ROW}\n{ROW}\n").as_bytes());

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use concord_kernels::Device;
+use concord_proto::address::Address;
 use concord_proto::session::{Hello, Role, ToCoordinator, ToWorker};
 use concord_proto::{ARITHMETIC_VERSION, Keypair, PROTOCOL_VERSION, WorkerId};
 use tokio::sync::mpsc;
@@ -110,6 +111,7 @@ async fn open(
     hello: &Hello,
     queue: AuditQueue,
 ) -> Result<(Session, Arc<Auditor>), RuntimeError> {
+    let address = Address::parse(&options.coordinator)?;
     let channel = session::connect(&options.coordinator, key).await?;
     let blobs = Blobs::new(channel.clone(), options.dir.join(BLOBS), &options.blobs)?;
     let auditor = Auditor::new(
@@ -119,7 +121,7 @@ async fn open(
         queue,
         options.faults.clone(),
     );
-    let session = Session::open(channel, key.clone(), hello.clone()).await?;
+    let session = Session::open((channel, &address), key.clone(), hello.clone()).await?;
     Ok((session, Arc::new(auditor)))
 }
 

@@ -214,8 +214,9 @@ impl WorkerDriver {
     }
 
     async fn session(&self) -> Result<(Session, Channel), RuntimeError> {
-        let channel =
-            session::connect(&self.context.options.coordinator, &self.context.key).await?;
+        let coordinator = &self.context.options.coordinator;
+        let address = Address::parse(coordinator)?;
+        let channel = session::connect(coordinator, &self.context.key).await?;
         let held = *self
             .shared
             .held
@@ -231,7 +232,8 @@ impl WorkerDriver {
             held,
             ..self.context.hello.clone()
         };
-        let session = Session::open(channel.clone(), self.context.key.clone(), hello).await?;
+        let session =
+            Session::open((channel.clone(), &address), self.context.key.clone(), hello).await?;
         Ok((session, channel))
     }
 }

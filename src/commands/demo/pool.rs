@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use concord_coordinator::core::Config;
-use concord_coordinator::server::access::Access;
+use concord_coordinator::server::access::PoolAccess;
 use concord_coordinator::server::{self, RunningServer, ServerOptions};
 use concord_kernels::Device;
 use concord_kernels::cpu::Cpu;
@@ -100,7 +100,7 @@ impl DemoPool {
             data_dir: dir.join("coordinator"),
             config: Config::default(),
             serve: None,
-            access: Access::of_one_process([client_key::key()?.public()]).fixed(),
+            access: PoolAccess::of_one_process([client_key::key()?.public()]).fixed(),
         });
         let server = server.await?;
         let mut pool = Self {

@@ -15,6 +15,11 @@ use crate::support::job_file::{JobFile, ReadOptions};
 use crate::support::output::counted;
 use crate::support::pool::PoolOptions;
 
+/// A number of steps.
+fn steps() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(0..=i64::from(STEPS_MAX))
+}
+
 /// Options of `concord train`.
 #[derive(clap::Args)]
 #[command(
@@ -76,7 +81,7 @@ pub struct TrainArgs {
     pub overwrite: bool,
     /// Steps between two states that are kept in the proof for `concord verify --replay`, instead
     /// of what the job file says (`replay_steps`); 0 keeps none.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=i64::from(STEPS_MAX)))]
+    #[arg(long, value_name = "N", value_parser = steps())]
     pub replay_steps: Option<u32>,
     /// Stages x replicas, such as "2x2", or "auto".
     #[arg(long, default_value = "auto", value_name = "PLAN")]

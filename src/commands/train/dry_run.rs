@@ -45,7 +45,8 @@ pub fn print(
         "job         {}\nsteps       {}, {} of them warm-up, a checkpoint every {}\nstep        {} \
          of at most {} tokens, on average {tokens} in all\ntokens      {} in all steps\n\
          memory      {} on one worker; \
-         `concord plan --job` cuts it\ndisk        {} for the result, {} for checkpoints\nreplay      {replay}",
+         `concord plan --job` cuts it\ndisk        {} for the result, {} for checkpoints\n\
+         replay      {replay}",
         spec.id(),
         steps.steps,
         steps.warmup,

@@ -61,13 +61,7 @@ const LOOK: Duration = Duration::from_secs(1);
 #[tokio::main]
 pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     let Some(path) = &args.job else {
-        match args.schema {
-            true => {
-                let schema = job_file::schema::schema();
-                output.result(&format!("{schema:#}"), &schema);
-            }
-            false => job_file::help::print(output),
-        }
+        print_keys(args.schema, output);
         return Ok(());
     };
     let given = GivenJob::read(path, &args.asked)?;
@@ -81,15 +75,7 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     explain::tell(&given, output);
     let mut options = args.options(&job)?;
     if args.dry_run {
-        OutputDir::look(&job)?;
-        let ingested = read(&job, output, args.coordinator.is_none())
-            .map_err(|error| given.in_its_words(error))?;
-        if let Ok(dir) = job.output_dir.canonicalize() {
-            apart::check_base(&dir, ingested.folder.dir())?;
-        }
-        let replay_every =
-            kept_states::every(args.replay_steps.or(job.replay_steps), &ingested.spec);
-        return dry_run::print(&ingested, job.save_total_limit, replay_every, output);
+        return look(&args, &job, &given, output);
     }
     let mut signals = EndSignals::install()?;
     let mut output_dir = OutputDir::take(&job, args.overwrite)?;
@@ -141,6 +127,28 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     };
     run.to_the_end(&args, options, &mut output_dir, &mut signals)
         .await
+}
+
+/// Prints the keys of a job file, for people or as a schema.
+fn print_keys(as_schema: bool, output: &Output) {
+    if as_schema {
+        let schema = job_file::schema::schema();
+        output.result(&format!("{schema:#}"), &schema);
+    } else {
+        job_file::help::print(output);
+    }
+}
+
+/// `--dry-run`: reads model and data, and says what would be done.
+fn look(args: &TrainArgs, job: &JobFile, given: &GivenJob, output: &Output) -> anyhow::Result<()> {
+    OutputDir::look(job)?;
+    let ingested =
+        read(job, output, args.coordinator.is_none()).map_err(|error| given.in_its_words(error))?;
+    if let Ok(dir) = job.output_dir.canonicalize() {
+        apart::check_base(&dir, ingested.folder.dir())?;
+    }
+    let replay_every = kept_states::every(args.replay_steps.or(job.replay_steps), &ingested.spec);
+    dry_run::print(&ingested, job.save_total_limit, replay_every, output)
 }
 
 /// A digest of all that a job is but for its steps and its warm-up.

@@ -1,6 +1,7 @@
 //! `concord verify`: the proof of a job, or the receipt of an answer, checked with no coordinator
 //! running.
 
+mod percent;
 mod proof;
 mod receipt;
 mod replay;

@@ -57,7 +57,7 @@ fn check(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
     if let Some(stranger) = pinned.iter().find(|key| !report.checkers.contains(key)) {
         eprintln!("note: no verdict that counts is by the checker {stranger}");
     }
-    let weights = match args.checked_result(&bundle)? {
+    let weights = match args.checked_result(&bundle) {
         Some(folder) => Some(Weights {
             tensors: result_weights::check(&bundle, folder)
                 .map_err(compared)
@@ -96,6 +96,9 @@ fn why_not(proof: &Proof) -> String {
             first.words,
             first.why
         );
+    }
+    if let Some(why) = proof.replay.and_then(replay::ReplayReport::weakness) {
+        return why;
     }
     let report = proof.report;
     let audits = match (report.audits_drawn, report.audits_agreed) {

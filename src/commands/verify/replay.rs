@@ -15,9 +15,10 @@ use concord_verify::training::segments::{Segments, least_seen, unseen};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::percent::percent_below;
 use super::replay_case::{Case, job_seconds, needs};
 use super::verdict::Refuted;
-use super::words::percent_below;
+
 use super::{ReplayCount, VerifyArgs};
 use crate::support::kept_states::KeptStates;
 use crate::support::output::{Output, counted};
@@ -25,10 +26,15 @@ use crate::support::output::{Output, counted};
 /// The share of draws that the report asks for when it says how many false segments are seen.
 const SURE: f64 = 0.99;
 
+/// The probability with which one false segment has to be seen, where not all are computed.
+const SEEN_MIN: f64 = 0.1;
+
 /// What a replay has shown. One that found a false record is an error instead.
 pub struct ReplayReport {
-    /// Segments of the job.
+    /// Segments of the job, steps of its chain, and of the longest segment.
     segments: u32,
+    chain: u32,
+    longest: u32,
     /// How many of them were drawn.
     pub drawn: u32,
     /// Those that could not be computed, for want of the state before them.
@@ -90,6 +96,12 @@ pub fn run(
     let start = Instant::now();
     let mut report = ReplayReport {
         segments: all.len() as u32,
+        chain: bundle.records.len() as u32,
+        longest: all
+            .iter()
+            .map(|steps| steps.len() as u32)
+            .max()
+            .unwrap_or(0),
         drawn: drawn.len() as u32,
         missing: Vec::new(),
         steps: 0,
@@ -422,6 +434,32 @@ impl ReplayReport {
             self.segments,
             percent_below(1.0 - self.unseen(1))
         )]
+    }
+
+    /// Why it shows too little, where all that was drawn came out. Which states are kept is the
+    /// job's choice: one long segment would seldom be drawn.
+    pub fn weakness(&self) -> Option<String> {
+        let Self {
+            segments, longest, ..
+        } = *self;
+        if self.is_all() {
+            return None;
+        }
+        if u64::from(longest) * u64::from(segments) > 2 * u64::from(self.chain) {
+            return Some(format!(
+                "the states that were kept cut the job unevenly, one segment has {longest} of {} \
+                 steps, and a draw shows little: --replay all",
+                self.chain
+            ));
+        }
+        let seen = 1.0 - self.unseen(1);
+        (seen < SEEN_MIN).then(|| {
+            format!(
+                "one false segment of {segments} is seen with {:.2} % only: give --replay {}",
+                percent_below(seen),
+                (f64::from(segments) * SEEN_MIN).ceil()
+            )
+        })
     }
 
     pub fn object(&self) -> Value {

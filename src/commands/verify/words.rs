@@ -6,6 +6,7 @@ use concord_proto::{BatchPlan, Claim, Leaf, LeafPhase, WorkerId};
 use concord_verify::training::bundle::{Bundle, Report};
 use serde_json::{Value, json};
 
+use super::percent::percent_below;
 use super::replay::ReplayReport;
 use crate::support::output::{Output, counted};
 use crate::support::result_weights::Base;
@@ -55,7 +56,7 @@ impl Proof<'_> {
     pub fn is_proven(&self) -> bool {
         let is_named = self.is_coordinator_pinned && !self.pinned.is_empty();
         match self.replay {
-            Some(replay) => replay.missing.is_empty(),
+            Some(replay) => replay.missing.is_empty() && replay.weakness().is_none(),
             None => is_named && !self.report.is_unaudited(),
         }
     }
@@ -84,8 +85,8 @@ impl Proof<'_> {
         }
         if report.audits_counted > 0 {
             shown.push(format!(
-                "{} signed that {} of {} drawn pieces of work came out the same when they were re-run; \
-                 if that is so, false pieces in each of {} steps were found with {:.2} %",
+                "{} signed that {} of {} drawn pieces of work came out the same when they were \
+                 re-run; if that is so, false pieces in each of {} steps were found with {:.2} %",
                 self.who(),
                 report.audits_counted,
                 report.audits_drawn,
@@ -111,6 +112,10 @@ impl Proof<'_> {
     /// What is not shown, a sentence for each.
     fn not_shown(&self) -> Vec<String> {
         let mut not_shown = Vec::new();
+        if self.weights.is_none() {
+            let words = "that any weights are those of the result (--model RESULT compares them)";
+            not_shown.push(words.to_string());
+        }
         let replayed = self.replay.filter(|replay| replay.agreed() > 0);
         let is_whole = replayed.is_some_and(ReplayReport::is_all);
         if !is_whole {
@@ -275,12 +280,6 @@ fn steps(report: &Report) -> String {
             report.steps
         ),
     }
-}
-
-/// A percentage with two decimals, rounded down, so that 100 % is shown only for a share within
-/// 1e-8 of certainty. That 1e-8 undoes rounding errors.
-pub fn percent_below(share: f64) -> f64 {
-    (share * 1e4 + 1e-4).floor() / 1e2
 }
 
 fn object(proof: &Proof, shares: &BTreeMap<WorkerId, WorkerShare>) -> Value {

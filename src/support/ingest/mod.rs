@@ -86,13 +86,7 @@ pub fn ingest(
     folder.check_training()?;
     let model = blobs.model(&folder)?;
     let (data, mut told) = data_manifest(job, &folder, &mut blobs, output)?;
-    if job.adapter_is_assumed {
-        told.push(Told::note(ASSUMED));
-    }
-    let learns_answers = |source: &DatasetSource| source.kind == DatasetKind::Instruct;
-    if job.datasets.iter().any(learns_answers) && !matches!(folder.chat_template(), Ok(None)) {
-        told.push(Told::note(NO_TEMPLATE));
-    }
+    told.extend(assumptions(job, &folder));
     let adapter = initial_adapter(job, &folder)?;
     let lora = match job.adapter {
         AdapterKind::Full => None,
@@ -149,6 +143,19 @@ pub fn ingest(
         lora,
         told,
     })
+}
+
+/// What the job file leaves open, and how it is taken.
+fn assumptions(job: &JobFile, folder: &ModelFolder) -> Vec<Told> {
+    let mut told = Vec::new();
+    if job.adapter_is_assumed {
+        told.push(Told::note(ASSUMED));
+    }
+    let learns_answers = |source: &DatasetSource| source.kind == DatasetKind::Instruct;
+    if job.datasets.iter().any(learns_answers) && !matches!(folder.chat_template(), Ok(None)) {
+        told.push(Told::note(NO_TEMPLATE));
+    }
+    told
 }
 
 /// The evaluation of the job, where something is held out.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use concord_coordinator::core::Config;
-use concord_coordinator::server::access::Access;
+use concord_coordinator::server::access::PoolAccess;
 use concord_coordinator::server::{self, RunningServer, ServerOptions};
 use concord_proto::serving::ServedModel;
 use concord_proto::session::Role;
@@ -83,7 +83,7 @@ impl LocalPool {
                 (scratch.path().to_path_buf(), Some(scratch))
             }
         };
-        let access = Access::of_one_process([client_key::key()?.public()]);
+        let access = PoolAccess::of_one_process([client_key::key()?.public()]);
         let server = server::start(ServerOptions {
             listen: options.listen,
             data_dir: dir.join("coordinator"),

@@ -29,7 +29,9 @@ impl TrainingJob {
                 }
                 AuditDecision::Convict(conviction) => self.convict(context, conviction),
                 AuditDecision::DisputeAgrees { number } => self.dispute_agrees(context, number),
-                AuditDecision::DisputeUndecided => self.dispute_undecided(context),
+                AuditDecision::DisputeUndecided { withheld_by } => {
+                    self.dispute_undecided(context, withheld_by);
+                }
                 AuditDecision::Undecided {
                     worker,
                     void,

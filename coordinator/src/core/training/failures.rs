@@ -93,7 +93,7 @@ impl TrainingJob {
             .members
             .note_unreached(context.now, reporter, worker);
         let left_out = self.crew.left_out(context);
-        let (by, endpoint) = (reporter.short(), context.endpoint(&worker));
+        let (by, endpoint) = (reporter.short(), context.place(&worker));
         if left_out.contains(&worker) || !left_out.contains(&reporter) {
             let reason = format!("worker {by} cannot reach it at {endpoint}: {why}");
             let told = format!("worker {by} has tried: {why}");

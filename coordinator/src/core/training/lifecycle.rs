@@ -149,8 +149,17 @@ impl TrainingJob {
             JobState::Completed { .. } => return self.join(context, by),
         }
         self.crew.forgive();
-        let earlier = self.order.submitters.iter().filter(|key| **key != by.key);
-        new.submitters.extend(earlier);
+        // Whoever submits it again, its first submitter rules it, and says how it is run.
+        let earlier = std::mem::take(&mut self.order.submitters);
+        if !earlier.is_empty() && !by.rules(&earlier) {
+            new.submission.options = self.order.submission.options.clone();
+        }
+        let known = earlier.contains(&by.key);
+        let joins = std::mem::take(&mut new.submitters);
+        new.submitters = earlier;
+        if !known {
+            new.submitters.extend(joins);
+        }
         self.order = JobOrder::new(number, new);
         let (options, spec) = (self.order.options(), self.order.spec());
         self.saves = Saves::new(

@@ -156,7 +156,11 @@ impl TrainingJob {
     }
 
     /// A leaf of the disputed step cannot be audited.
-    pub(super) fn dispute_undecided(&mut self, context: &mut EventContext) {
+    pub(super) fn dispute_undecided(
+        &mut self,
+        context: &mut EventContext,
+        withheld_by: Option<WorkerId>,
+    ) {
         let dispute = self.attempt.as_mut().and_then(Attempt::take_dispute);
         let Some((subject, open)) = dispute.map(Dispute::into_parts) else {
             return;
@@ -164,6 +168,14 @@ impl TrainingJob {
         // What is left of it would hold the next attempt up.
         for number in open {
             self.audits.close(context, number);
+        }
+        // One worker that opens nothing must not end the job, nor cost another one its seat.
+        if let Some(worker) = withheld_by {
+            let reason = format!(
+                "worker {} gives nobody the inputs of a leaf that the step depends on",
+                worker.short()
+            );
+            return self.set_aside(context, worker, &reason);
         }
         match subject {
             DisputeSubject::Differ { between, what, .. } => {

@@ -93,11 +93,14 @@ impl JobQueue {
             return;
         };
         let (id, name) = (first.id(), first.options().name.clone());
+        let submitters = first.submitters().to_vec();
         let live = self.jobs.values_mut();
         let mut live: Vec<&mut TrainingJob> = live.filter(|job| !job.is_over()).collect();
         live.sort_by_key(|job| (job.id() != id, job.order.number));
         for (before, job) in live.into_iter().enumerate() {
-            job.tell_place(context, id, &name, before);
+            // Which job it is, is for those to know who see it.
+            let is_shared = job.submitters().iter().any(|key| submitters.contains(key));
+            job.tell_place(context, id, is_shared.then_some(&name), before);
         }
     }
 

@@ -129,7 +129,7 @@ impl TrainingJob {
         &mut self,
         context: &mut EventContext,
         first: JobId,
-        name: &str,
+        name: Option<&String>,
         before: usize,
     ) {
         if before == 0 {
@@ -143,8 +143,11 @@ impl TrainingJob {
             1 => String::new(),
             _ => format!(", and {} more before this one", before - 1),
         };
-        let first = first.0.short();
-        self.wait_for(context, format!("job {first} ({name}) runs first{more}"));
+        let first = match name {
+            Some(name) => format!("job {} ({name})", first.0.short()),
+            None => "another job".to_string(),
+        };
+        self.wait_for(context, format!("{first} runs first{more}"));
         self.save_progress(context);
     }
 

@@ -9,7 +9,7 @@ pub mod worker;
 use std::time::{Duration, Instant};
 
 use concord_coordinator::core::Config;
-use concord_coordinator::server::access::Access;
+use concord_coordinator::server::access::PoolAccess;
 use concord_coordinator::server::{RunningServer, ServerOptions, start};
 use concord_coordinator::serving::{AnswerHandle, ModelService};
 use concord_proto::ExpertCuts;
@@ -65,7 +65,7 @@ pub async fn serve(folder: &std::path::Path, served: ServedModel) -> (RunningSer
         data_dir: folder.to_path_buf(),
         config,
         serve: Some(served),
-        access: Access::open([]).fixed(),
+        access: PoolAccess::open([]).fixed(),
     };
     let server = start(options).await.unwrap();
     let serving = server.serving().expect("it serves");

@@ -5,12 +5,7 @@ use super::*;
 impl World {
     /// The answer to a client.
     pub fn ask(&mut self, question: Question) -> Option<ClientResponse> {
-        let call = CallId(1);
-        self.apply(CoreEvent::Asked {
-            call,
-            by: ADMIN,
-            question,
-        });
+        self.apply(asked(1, question));
         self.answers.pop()
     }
 

@@ -183,6 +183,12 @@ impl StepRun {
                     digests: frame.digests,
                 };
                 let from = origin.worker;
+                // What a claim shows of it is a signature over the first microbatch of the node.
+                if microbatch != node.start {
+                    let from = from.short();
+                    tracing::warn!("worker {from} sent a sum under another microbatch");
+                    return;
+                }
                 if !shapes::are_gradients(&sum.tensors, &job.spec, job.layers, part) {
                     let from = from.short();
                     tracing::warn!("worker {from} sent a sum of gradients of other shapes");

@@ -134,7 +134,10 @@ pub(super) enum AuditDecision {
         number: u64,
     },
     /// A leaf of the disputed step cannot be audited.
-    DisputeUndecided,
+    DisputeUndecided {
+        /// The worker whose inputs nobody got; none where nobody is there to ask for them.
+        withheld_by: Option<WorkerId>,
+    },
     /// A leaf was called wrong, and nobody can decide: its worker is set aside.
     Undecided {
         worker: WorkerId,

@@ -246,7 +246,11 @@ impl LeafAudits {
             return Vec::new();
         };
         if audit.accusations.is_empty() {
-            return vec![AuditDecision::DisputeUndecided];
+            // Where others have tried, its worker has not given what it takes.
+            let mut tried = audit.tried.iter();
+            let was_tried = tried.any(|auditor| *auditor != audit.worker);
+            let withheld_by = was_tried.then_some(audit.worker);
+            return vec![AuditDecision::DisputeUndecided { withheld_by }];
         }
         let worker = audit.worker;
         let is_final = audit.purpose != Purpose::Dispute;
