@@ -4,6 +4,7 @@ mod args;
 mod checkpoints;
 mod completed;
 mod dry_run;
+mod keys;
 mod output_dir;
 mod progress;
 mod records;
@@ -31,7 +32,7 @@ use crate::support::blobs::BlobSet;
 use crate::support::client::Client;
 use crate::support::ingest::{self, Ingested};
 use crate::support::job_data;
-use crate::support::job_file::{self, GivenJob, JobFile, explain};
+use crate::support::job_file::{GivenJob, JobFile, explain};
 use crate::support::kept_states;
 use crate::support::output::{Output, counted};
 use crate::support::pool::{LocalPool, Troubles};
@@ -61,7 +62,7 @@ const LOOK: Duration = Duration::from_secs(1);
 #[tokio::main]
 pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     let Some(path) = &args.job else {
-        print_keys(args.schema, output);
+        keys::print(args.schema, output);
         return Ok(());
     };
     let given = GivenJob::read(path, &args.asked)?;
@@ -127,16 +128,6 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     };
     run.to_the_end(&args, options, &mut output_dir, &mut signals)
         .await
-}
-
-/// Prints the keys of a job file, for people or as a schema.
-fn print_keys(as_schema: bool, output: &Output) {
-    if as_schema {
-        let schema = job_file::schema::schema();
-        output.result(&format!("{schema:#}"), &schema);
-    } else {
-        job_file::help::print(output);
-    }
 }
 
 /// `--dry-run`: reads model and data, and says what would be done.

@@ -178,27 +178,8 @@ impl StepRun {
                 }
             }
             PortKind::Partial { node, part } => {
-                let sum = leaf_work::PartSum {
-                    tensors: frame.tensors,
-                    digests: frame.digests,
-                };
-                let from = origin.worker;
-                // What a claim shows of it is a signature over the first microbatch of the node.
-                if microbatch != node.start {
-                    let from = from.short();
-                    tracing::warn!("worker {from} sent a sum under another microbatch");
-                    return;
-                }
-                if !shapes::are_gradients(&sum.tensors, &job.spec, job.layers, part) {
-                    let from = from.short();
-                    tracing::warn!("worker {from} sent a sum of gradients of other shapes");
-                    return;
-                }
-                let received = Received {
-                    sum: Arc::new(sum),
-                    origin: Some(origin),
-                };
-                self.exchange.insert(PartKey { part, node }, from, received);
+                let key = PartKey { part, node };
+                self.receive_sum(job, key, (microbatch, origin), frame);
             }
             PortKind::State
             | PortKind::Tokens
@@ -213,6 +194,35 @@ impl StepRun {
                 );
             }
         }
+    }
+
+    /// A sum of gradients comes in from another worker, under a microbatch.
+    fn receive_sum(
+        &mut self,
+        job: &CommittedStage,
+        key: PartKey,
+        (microbatch, origin): (u32, Origin),
+        frame: ReceivedFrame,
+    ) {
+        let (from, name) = (origin.worker, origin.worker.short());
+        // What a claim shows of it is a signature over the first microbatch of the node.
+        if microbatch != key.node.start {
+            tracing::warn!("worker {name} sent a sum under another microbatch");
+            return;
+        }
+        let sum = leaf_work::PartSum {
+            tensors: frame.tensors,
+            digests: frame.digests,
+        };
+        if !shapes::are_gradients(&sum.tensors, &job.spec, job.layers, key.part) {
+            tracing::warn!("worker {name} sent a sum of gradients of other shapes");
+            return;
+        }
+        let received = Received {
+            sum: Arc::new(sum),
+            origin: Some(origin),
+        };
+        self.exchange.insert(key, from, received);
     }
 
     /// Hidden states of a microbatch are on the link to the next stage.
