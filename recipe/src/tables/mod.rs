@@ -47,7 +47,7 @@ const fn row(keys: &'static str, treat: Treat) -> KeyRow {
 }
 
 /// Concord's own keys at the top of a file.
-pub const OWN_KEYS: [&str; 66] = [
+pub const OWN_KEYS: [&str; 65] = [
     "base_model",
     "load_in_4bit",
     "bnb_4bit_quant_type",
@@ -113,7 +113,6 @@ pub const OWN_KEYS: [&str; 66] = [
     "logging_dir",
     "precision",
     "recompute",
-    "replay_steps",
 ];
 
 /// The tables of a tool; the first that has a key decides.
