@@ -148,13 +148,13 @@ const FIELD_BOUNDS: [(&str, &str, &str); 8] = [
     ("TensorHeader", "shape", "RANK_MAX"),
     ("MomentHeader", "shape", "RANK_MAX"),
     ("DeviceInfo", "name", "NAME_BYTES_MAX"),
-    ("Hello", "endpoint", "NAME_BYTES_MAX"),
+    ("Hello", "endpoint", "ADDRESS_BYTES_MAX"),
     ("Claim", "device", "NAME_BYTES_MAX"),
     ("FrameHeader", "bytes", "FRAME_BYTES_MAX"),
 ];
 
 /// The values of the bounds, as the program has them.
-const LIMITS: [(&str, u64); 8] = [
+const LIMITS: [(&str, u64); 9] = [
     ("MESSAGE_BYTES_MAX", limits::MESSAGE_BYTES_MAX as u64),
     ("BLOB_BYTES_MAX", limits::BLOB_BYTES_MAX),
     ("CHUNK_BYTES", limits::CHUNK_BYTES as u64),
@@ -163,6 +163,7 @@ const LIMITS: [(&str, u64); 8] = [
     ("MICROBATCHES_MAX", limits::MICROBATCHES_MAX as u64),
     ("STEPS_MAX", limits::STEPS_MAX as u64),
     ("NAME_BYTES_MAX", limits::NAME_BYTES_MAX as u64),
+    ("ADDRESS_BYTES_MAX", limits::ADDRESS_BYTES_MAX as u64),
 ];
 
 const HEAD: &str = "# Protocol reference

@@ -242,7 +242,10 @@ async fn write(frame: &OutgoingFrame, pieces: &mpsc::Sender<Frame>) -> Result<bo
 #[cfg(test)]
 mod tests {
     use concord_proto::address::Address;
+    use concord_proto::link::accept;
     use concord_proto::{Digest, Domain, JobId, Origin, Port};
+
+    use tokio_stream::StreamExt;
 
     use super::*;
 
@@ -308,15 +311,16 @@ mod tests {
         }
     }
 
-    /// Somebody takes the connection and hangs up: the stream broke, but the address is not wrong.
+    /// Somebody takes the link and hangs up: the stream broke, but the address is not wrong.
     #[tokio::test]
     async fn a_stream_that_breaks_is_told_although_no_frame_follows() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = Address::at(listener.local_addr().unwrap()).to_string();
+        let mut links = Box::pin(accept(listener, &Keypair::from_secret([3; 32])));
         tokio::spawn(async move {
-            while let Ok((connection, _)) = listener.accept().await {
+            while let Some(link) = links.next().await {
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                drop(connection);
+                drop(link);
             }
         });
         let loss = loss_at(&endpoint).await;

@@ -175,7 +175,7 @@ proptest! {
             for choice in [ToolChoice::Required, ToolChoice::Named("add".to_string())] {
                 let grammar = tool_grammar(format, &tools, &choice, parallel, &tokenizer).unwrap();
                 let mut guide = factory(&tokenizer).start(&grammar, &[stop]).unwrap();
-                let answer = walk(&mut guide, stop, random, 2_000).expect("a call ends");
+                let answer = walk(&mut guide, stop, random, 20_000).expect("a call ends");
                 let answer = text(&tokenizer, &answer);
                 let names = vec!["add".to_string(), "say \"hi\"".to_string()];
                 let mut parser = CallParser::new(format, names.clone());

@@ -9,7 +9,7 @@ use concord_proto::session::OpenedMicrobatch;
 use concord_proto::tree::{Node, cover};
 use concord_proto::wire::FrameHeader;
 use concord_proto::{
-    ClaimInput, Digest, F32Bits, GradientPart, Leaf, LeafPhase, MicrobatchLoss, PortKind,
+    ClaimInput, Digest, F32Bits, GradientPart, Leaf, LeafPhase, MicrobatchLoss, Origin, PortKind,
 };
 use concord_verify::training::StepValues;
 
