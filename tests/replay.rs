@@ -229,12 +229,20 @@ fn every_weight_and_moments_in_8_bits_are_replayed() {
             "{more}: {whole}"
         );
     }
-    // What the options of the command ask for comes first; the base may be given by itself.
+    // What the options of the command ask for comes first; of an adapter the base may be given by
+    // itself. A full fine-tune looks like its base, which must not pass for the result.
     let none = ["--plan", "1x2", "--replay-steps", "0"];
     let done = Done::on_two(&shared, 3, "replay_steps: 1", true, &none);
     assert!(!done.out.join("proof/states").exists());
     let base = shared.join("models/tinystories-260k");
     let gone = ["--set", "base_model=/nowhere", "--model", text(&base)];
+    let as_result = done.replay("1", &["--model", text(&base)]);
+    assert_eq!(as_result.code, Some(1), "{as_result:#?}");
+    assert!(
+        as_result.stdout.contains("is not the one that was trained"),
+        "{as_result:#?}"
+    );
+    let done = Done::on_two(&shared, 3, "replay_steps: 1", false, &none);
     let whole = proven(&done.replay("1", &gone));
     assert_eq!(
         (&whole["segments"], &whole["steps"]),
@@ -331,7 +339,10 @@ fn the_states_of_a_pool_of_this_machine_are_kept() {
     let open: Vec<&str> = open.collect();
     assert_eq!(
         open,
-        ["not shown   whose ledger it is (--coordinator KEY compares)"]
+        [
+            "not shown   that any weights are those of the result (--model RESULT compares them)",
+            "not shown   whose ledger it is (--coordinator KEY compares)"
+        ]
     );
     assert!(
         ran.stderr.contains("segment 2 of 3, steps 3 to 4: agrees"),

@@ -386,7 +386,8 @@ async fn frames_that_no_stage_takes_in_change_nothing() {
 #[tokio::test]
 async fn a_worker_signs_nothing_that_rests_on_altered_scalars() {
     let honest = Driven::start(Faults::default()).await.step(0).await;
-    let alterations: [(fn(&mut Scalars), &str); 7] = [
+    type Alteration = fn(&mut Scalars);
+    let alterations: [(Alteration, &str); 7] = [
         (|s| s.norms[1].squared = 1e20.into(), "other gradient norms"),
         (
             |s| s.norms[0].squared = F32Bits(0x7fc0_0000),
