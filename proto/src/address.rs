@@ -138,7 +138,7 @@ impl Address {
         self.key
     }
 
-    /// Host and port, as sockets are named: "10.0.0.7:7701", "[::1]:7701".
+    /// Host and port, as sockets are named: `10.0.0.7:7701`, `[::1]:7701`.
     pub fn host_and_port(&self) -> String {
         let port = self.port;
         match &self.host {
