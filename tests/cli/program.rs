@@ -38,7 +38,13 @@ impl Ran {
     /// Asserts that something could not be shown, nor refuted, for a reason with all of `words`.
     #[track_caller]
     pub fn unshown(&self, words: &[&str]) {
-        assert_eq!(self.code, Some(2), "{self:#?}");
+        self.ended(2, words);
+    }
+
+    /// Asserts the exit status, and an error with all of `words`.
+    #[track_caller]
+    fn ended(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:#?}");
         assert!(self.stderr.starts_with("error: "), "{self:#?}");
         for word in words {
             assert!(
@@ -52,15 +58,7 @@ impl Ran {
     /// Asserts that the program refused, in a message with all of `words`, and did not panic.
     #[track_caller]
     pub fn refused(&self, words: &[&str]) {
-        assert_eq!(self.code, Some(1), "{self:#?}");
-        assert!(self.stderr.starts_with("error: "), "{self:#?}");
-        for word in words {
-            assert!(
-                self.stderr.contains(word),
-                "no {word:?} in\n{}",
-                self.stderr
-            );
-        }
+        self.ended(1, words);
         // With --json the error is an object as well.
         let is_error = self.stdout.starts_with("{\"event\":\"error\"");
         let is_alone = self.stdout.lines().count() == 1;
