@@ -28,7 +28,7 @@ from peaks import Watch
 # hidden, intermediate, layers, heads, heads of keys, vocabulary
 SHAPES = {
     "20m": (384, 1024, 8, 6, 6, 8192),
-    "341m": (1024, 2736, 24, 16, 16, 32000),
+    "341m": (1024, 2368, 24, 16, 16, 32000),
     "1.1b": (2048, 5632, 22, 32, 4, 32000),
 }
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -155,7 +155,7 @@ def ours(args, home, number):
     job = home / f"job-{number}.yaml"
     job.write_text(JOB.format(
         model=args.model, data=args.data, output=output, lora=lora, steps=args.steps,
-        adapter={"lora": "lora", "qlora": "qlora", "full": "full"}[args.method], rate=RATE,
+        adapter={"lora": "lora", "qlora": "lora", "full": "full"}[args.method], rate=RATE,
         length=args.length, batch=args.batch, accumulate=args.accumulate, clip=CLIP,
         optimizer=args.optimizer,
     ))

@@ -456,9 +456,14 @@ fn a_record_that_changes_is_contested() {
 }
 
 #[test]
-fn a_silent_worker_is_done_without() {
+fn a_worker_that_is_silent_or_names_another_history_is_done_without() {
     let expected = alone();
-    for kind in [Kind::SilentForward, Kind::SilentUpdate, Kind::SilentFlush] {
+    for kind in [
+        Kind::SilentForward,
+        Kind::SilentUpdate,
+        Kind::SilentFlush,
+        Kind::OtherHistory,
+    ] {
         for (plan, liar) in [((1, 1), 1), ((2, 1), 1), ((2, 1), 2), ((2, 2), 3)] {
             let lie = Lie { kind, from_step: 2 };
             let mut world = World::new(7, job(STEPS, plan, false));

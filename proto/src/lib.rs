@@ -44,7 +44,7 @@ pub use sequence::{SequenceEntry, TrainingSequence};
 pub use training::{
     AdapterSpec, BatchPlan, Claim, ClaimInput, Course, CurveFromZero, Edge, EvaluationSpec,
     ExpertCuts, F32Bits, FirstHalf, FrameHeader, GradientPart, HeldOut, InvalidSpec, JobId,
-    JobSpec, Layers, Leaf, LeafPhase, LoraUpdates, LossLimit, MicrobatchLoss, ModelPlace,
+    JobSpec, Layers, Leaf, LeafKey, LeafPhase, LoraUpdates, LossLimit, MicrobatchLoss, ModelPlace,
     MomentFormat, Optimizer, Order, Origin, OtherUpdate, Patience, Plan, Port, PortKind,
     PrecisionSpec, RateSchedule, Regularization, Replica, ScheduleKind, Slot, StepRecord, StepWork,
     TensorNorm, TensorState, TrainedTensor, UpdateRule, UpdateSize, draw, first_half_digest,
@@ -55,4 +55,4 @@ pub use training::{
 pub const ARITHMETIC_VERSION: u32 = 1;
 
 /// Version of the messages between processes. Both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 10;
+pub const PROTOCOL_VERSION: u32 = 11;

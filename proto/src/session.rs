@@ -6,7 +6,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use crate::crypto::{Digest, Domain, Keypair, PublicKey, Signed, WorkerId};
 use crate::serving::{AnswerVerdict, AuditedAnswer, DeploymentId, StageAssignment};
 use crate::training::{
-    F32Bits, JobId, Layers, Leaf, MicrobatchLoss, Plan, TensorNorm, TensorState, tree,
+    F32Bits, JobId, Layers, Leaf, LeafKey, MicrobatchLoss, Plan, TensorNorm, TensorState, tree,
 };
 
 /// What a process is in the pool.
@@ -224,8 +224,8 @@ pub enum ToWorker {
         /// The plan's epoch.
         epoch: u32,
         step: u32,
-        /// See [`crate::training::draw::nonce_commitment`].
-        nonce_commitment: Digest,
+        /// The entry of the ledger that says so, which the claims name.
+        started: Signed,
     },
     /// The losses and norms of all workers: compute the update.
     Scalars {
@@ -242,14 +242,11 @@ pub enum ToWorker {
         step: u32,
         /// Digest of its record.
         record: Digest,
+        /// The leaves of the receiver's claim that checkers may ask for, by rising key. The inputs
+        /// of all others may be forgotten.
+        audited: Vec<LeafKey>,
         /// Openings of steps below this one may be forgotten.
         release_below: u32,
-    },
-    /// Openings of steps below this one may be forgotten.
-    Release {
-        job: JobId,
-        /// The bound.
-        below: u32,
     },
     /// The plan is withdrawn. Go back to the last committed step and hold its state.
     Abort {

@@ -44,6 +44,13 @@ pub enum RuntimeError {
         /// The key that was shown.
         found: PublicKey,
     },
+    /// A coordinator asks for a signature under a history that does not go on from what it has
+    /// shown before.
+    #[error(
+        "the coordinator tells another history of the job than before: {0}. Nothing is signed for \
+         it. If its database was restored from a backup, start this process again"
+    )]
+    OtherHistory(String),
     /// The other side could not be reached or hung up.
     #[error("cannot reach {endpoint}: {why}")]
     Unreachable {

@@ -38,6 +38,7 @@ pub mod spec;
 mod stage_cache;
 pub mod tensor_blob;
 pub mod training;
+mod witness;
 pub mod worker;
 
 pub use backoff::Backoff;

@@ -129,6 +129,8 @@ pub struct PersistedAgreement {
 pub struct PersistedLedger {
     /// Number of entries.
     pub entries: u64,
+    /// Number of attempts at steps.
+    pub attempts: u32,
     /// Digest of the last one, if there is one.
     pub last: Option<Digest>,
     /// Who is enrolled, and whether as a checker.
@@ -172,8 +174,8 @@ impl PersistedLedger {
                 self.agreements.retain(|found| found.step < from_step);
                 self.first_part.retain(|_, first| *first < from_step);
             }
+            LedgerEvent::Started { attempt, .. } => self.attempts = attempt + 1,
             LedgerEvent::Opened { .. }
-            | LedgerEvent::Started { .. }
             | LedgerEvent::Inconclusive { .. }
             | LedgerEvent::Convicted { .. }
             | LedgerEvent::Completed { .. } => {}

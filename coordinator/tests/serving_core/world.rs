@@ -220,7 +220,6 @@ impl World {
             | ToWorker::Step { .. }
             | ToWorker::Scalars { .. }
             | ToWorker::Commit { .. }
-            | ToWorker::Release { .. }
             | ToWorker::Abort { .. }
             | ToWorker::Flush { .. }
             | ToWorker::Forget { .. }

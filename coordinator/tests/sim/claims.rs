@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use concord_proto::ledger::AttemptId;
 use concord_proto::manifest::state_roots;
 use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::tree::{self, Node};
@@ -192,6 +193,13 @@ pub fn first_half(
     }
     let half = FirstHalf {
         job: stage.job,
+        attempt: match writer.lies(Kind::OtherHistory) {
+            true => AttemptId {
+                entry: Digest::default(),
+                ..work.attempt
+            },
+            false => work.attempt,
+        },
         step: work.step,
         epoch: plan.epoch,
         plan: plan.digest(),

@@ -22,6 +22,8 @@ pub enum Kind {
     OtherSum,
     /// A claim to have received what nobody sent.
     OtherInput,
+    /// A claim that names a history that nobody else was shown.
+    OtherHistory,
     /// A leaf is missing.
     MissingLeaf,
     /// A norm that is not that of the gradient.

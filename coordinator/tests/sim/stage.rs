@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use concord_proto::ledger::AttemptId;
 use concord_proto::session::Assignment;
 use concord_proto::tree::Node;
 use concord_proto::{
@@ -40,6 +41,7 @@ impl Stage {
 
 /// A step in work.
 pub struct Work {
+    pub attempt: AttemptId,
     pub step: u32,
     pub inbox: BTreeMap<(PortKind, u32), Frame>,
     pub tokens: BTreeMap<u32, Digest>,

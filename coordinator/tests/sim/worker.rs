@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use concord_proto::ledger::{AttemptId, LedgerEntry, LedgerEvent, entry_digest};
 use concord_proto::manifest::{DataManifest, StateManifest};
 use concord_proto::session::{Assignment, Held, Scalars, ToCoordinator, ToWorker};
 use concord_proto::tree::{self, Node};
 use concord_proto::{
-    BatchPlan, Digest, GradientPart, JobId, JobSpec, Keypair, LeafPhase, MicrobatchLoss, Origin,
-    Port, PortKind, TensorState, WorkerId, first_half_digest, microbatch_digest,
+    BatchPlan, Digest, GradientPart, JobId, JobSpec, Keypair, LeafKey, LeafPhase, MicrobatchLoss,
+    Origin, Port, PortKind, Signed, TensorState, WorkerId, first_half_digest, microbatch_digest,
 };
 use concord_verify::training::{StepValues, check_own_values, held_tensors, norms_digest, parts};
 
@@ -55,8 +56,11 @@ pub struct Worker {
     /// Frames that came before their step.
     early: Vec<Frame>,
     pub openings: BTreeMap<(u32, u32), Openings>,
+    /// Of the leaves of a final step, those that it still opens.
+    audited: BTreeMap<(u32, u32), Vec<LeafKey>>,
     pub last_claim: Option<ToCoordinator>,
     pub steps_seen: u32,
+    last_attempt: Option<u32>,
 }
 
 impl Worker {
@@ -68,9 +72,18 @@ impl Worker {
             work: None,
             early: Vec::new(),
             openings: BTreeMap::new(),
+            audited: BTreeMap::new(),
             last_claim: None,
             steps_seen: 0,
+            last_attempt: None,
         }
+    }
+
+    /// What opens a leaf of a step under a plan, if it is still held.
+    pub fn opened(&self, at: (u32, u32), leaf: LeafKey) -> Option<Openings> {
+        let audited = self.audited.get(&at);
+        let is_held = audited.is_none_or(|audited| audited.contains(&leaf));
+        is_held.then(|| self.openings.get(&at).cloned()).flatten()
     }
 
     pub fn id(&self) -> WorkerId {
@@ -95,12 +108,18 @@ impl Worker {
     pub fn told(&mut self, library: &Library, message: ToWorker) -> Vec<Act> {
         match message {
             ToWorker::Assign(assignment) => self.load(library, *assignment),
-            ToWorker::Step { epoch, step, .. } => self.start(library, epoch, step),
+            ToWorker::Step {
+                epoch,
+                step,
+                started,
+                ..
+            } => self.start(library, (epoch, step), &started),
             ToWorker::Scalars { epoch, scalars, .. } => self.update(epoch, &scalars),
             ToWorker::Commit {
                 epoch,
                 step,
                 release_below,
+                audited,
                 ..
             } => {
                 let stage = self.stage.as_mut().expect("a commit without a stage");
@@ -113,6 +132,8 @@ impl Worker {
                 stage.states = work.after.expect("a commit before the update");
                 stage.done = step + 1;
                 self.openings.retain(|(s, _), _| *s >= release_below);
+                self.audited.retain(|(s, _), _| *s >= release_below);
+                self.audited.insert((step, epoch), audited);
                 Vec::new()
             }
             ToWorker::Abort { epoch, .. } => {
@@ -131,8 +152,7 @@ impl Worker {
             ToWorker::Challenge { .. }
             | ToWorker::Welcome { .. }
             | ToWorker::Refused { .. }
-            | ToWorker::Unreached { .. }
-            | ToWorker::Release { .. } => Vec::new(),
+            | ToWorker::Unreached { .. } => Vec::new(),
             ToWorker::Audit(_) => unreachable!("the world answers audits"),
             ToWorker::Serve(_) | ToWorker::Unserve { .. } | ToWorker::AuditAnswer(_) => {
                 unreachable!("a job is trained")
@@ -166,7 +186,13 @@ impl Worker {
         vec![Act::Say(ToCoordinator::Ready { job, epoch })]
     }
 
-    fn start(&mut self, library: &Library, epoch: u32, step: u32) -> Vec<Act> {
+    fn start(
+        &mut self,
+        library: &Library,
+        (epoch, step): (u32, u32),
+        started: &Signed,
+    ) -> Vec<Act> {
+        let attempt = self.attempt(started);
         let stage = self.stage.as_ref().expect("a step without a stage");
         assert_eq!(stage.assignment.plan.epoch, epoch, "a step of another plan");
         assert_eq!(stage.done, step, "a step out of turn");
@@ -179,6 +205,7 @@ impl Worker {
             tokens.insert(m, microbatch_digest(&library.data, &sequences));
         }
         self.work = Some(Work {
+            attempt,
             step,
             inbox: BTreeMap::new(),
             tokens,
@@ -193,6 +220,20 @@ impl Worker {
         let mut acts: Vec<Act> = early.into_iter().flat_map(|f| self.received(f)).collect();
         acts.extend(self.go_on());
         acts
+    }
+
+    /// The attempt that an entry starts: attempts rise, whatever happens in between.
+    fn attempt(&mut self, started: &Signed) -> AttemptId {
+        let entry: LedgerEntry = started.open().expect("a signed entry");
+        let LedgerEvent::Started { attempt, .. } = entry.event else {
+            panic!("a step is started by {entry:?}");
+        };
+        assert!(Some(attempt) > self.last_attempt, "an attempt comes again");
+        self.last_attempt = Some(attempt);
+        AttemptId {
+            number: attempt,
+            entry: entry_digest(started),
+        }
     }
 
     /// A frame of a neighbour.

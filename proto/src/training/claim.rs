@@ -4,6 +4,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::crypto::{Digest, Domain, Hasher, Keypair, Signed, WorkerId, merkle};
 use crate::manifest::StateEntry;
+use crate::training::ledger::AttemptId;
 use crate::training::tree::Node;
 use crate::training::{Edge, F32Bits, JobId, Layers};
 
@@ -132,7 +133,24 @@ pub struct Leaf {
     pub outputs: Vec<Port>,
 }
 
+/// Which leaf of a worker's claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub struct LeafKey {
+    /// What was done.
+    pub phase: LeafPhase,
+    /// As in the leaf.
+    pub microbatch: u32,
+}
+
 impl Leaf {
+    /// Which one of its claim it is.
+    pub fn key(&self) -> LeafKey {
+        LeafKey {
+            phase: self.phase,
+            microbatch: self.microbatch,
+        }
+    }
+
     /// The leaf digest.
     pub fn digest(&self) -> Digest {
         Digest::of_value(Domain::Leaf, self)
@@ -184,6 +202,8 @@ pub struct TensorState {
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct FirstHalf {
     pub job: JobId,
+    /// Which attempt at the step it is of, and with it the history that the worker was shown.
+    pub attempt: AttemptId,
     pub step: u32,
     /// The plan, by epoch and digest.
     pub epoch: u32,

@@ -39,6 +39,8 @@ pub enum LedgerEvent {
     },
     /// A step starts. The nonce is committed to before any claim.
     Started {
+        /// Counted from 0 over the whole job; a step that is done again is a new attempt.
+        attempt: u32,
         step: u32,
         /// The plan's epoch.
         epoch: u32,
@@ -86,6 +88,16 @@ pub enum LedgerEvent {
         /// Digest of the last step record.
         record: Digest,
     },
+}
+
+/// An attempt at a step, by its [`LedgerEvent::Started`]. Its digest binds all entries before it, so
+/// who signs it is a witness of that history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct AttemptId {
+    /// Counted from 0 over the whole job.
+    pub number: u32,
+    /// [`entry_digest`] of its entry.
+    pub entry: Digest,
 }
 
 /// What a party is convicted of.

@@ -18,8 +18,8 @@ mod schedule;
 pub mod tree;
 
 pub use claim::{
-    Claim, ClaimInput, FirstHalf, GradientPart, Leaf, LeafPhase, MicrobatchLoss, Origin, Port,
-    PortKind, TensorNorm, TensorState, first_half_digest, leaf_root,
+    Claim, ClaimInput, FirstHalf, GradientPart, Leaf, LeafKey, LeafPhase, MicrobatchLoss, Origin,
+    Port, PortKind, TensorNorm, TensorState, first_half_digest, leaf_root,
 };
 pub use evaluation::{Course, StepWork};
 pub use expert_cuts::ExpertCuts;

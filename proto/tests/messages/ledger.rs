@@ -32,6 +32,7 @@ impl Source {
                 step,
             },
             3 => LedgerEvent::Started {
+                attempt: self.u32(),
                 step,
                 epoch,
                 nonce_commitment: self.digest(),

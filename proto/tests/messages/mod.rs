@@ -125,6 +125,13 @@ impl Source {
         ][self.below(5) as usize]
     }
 
+    pub fn leaf_key(&mut self) -> LeafKey {
+        LeafKey {
+            phase: self.phase(),
+            microbatch: self.u32(),
+        }
+    }
+
     pub fn part(&mut self) -> GradientPart {
         [
             GradientPart::Own,
@@ -193,8 +200,16 @@ impl Source {
         }
     }
 
+    pub fn attempt(&mut self) -> concord_proto::ledger::AttemptId {
+        concord_proto::ledger::AttemptId {
+            number: self.u32(),
+            entry: self.digest(),
+        }
+    }
+
     pub fn first_half(&mut self) -> FirstHalf {
         FirstHalf {
+            attempt: self.attempt(),
             job: self.job(),
             step: self.u32(),
             epoch: self.u32(),

@@ -169,7 +169,7 @@ impl Source {
                 job,
                 epoch,
                 step,
-                nonce_commitment: self.digest(),
+                started: self.signed(),
             },
             4 => ToWorker::Scalars {
                 job,
@@ -181,11 +181,8 @@ impl Source {
                 epoch,
                 step,
                 record: self.digest(),
+                audited: self.list(|g| g.leaf_key()),
                 release_below: self.u32(),
-            },
-            6 => ToWorker::Release {
-                job,
-                below: self.u32(),
             },
             7 => ToWorker::Abort { job, epoch },
             8 => ToWorker::Flush { job },

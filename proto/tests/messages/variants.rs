@@ -39,7 +39,7 @@ variants!(
         StandsBy StageFailed AnswerVerdict Unreached
 );
 variants!(
-    ToWorker: Welcome Refused Assign Step Scalars Commit Release Abort Flush Forget Audit
+    ToWorker: Welcome Refused Assign Step Scalars Commit Abort Flush Forget Audit
         Leave Challenge Serve Unserve AuditAnswer Unreached
 );
 variants!(ClientRequest: MissingBlobs Submit Jobs Status Cancel Bundle Fetched);

@@ -194,7 +194,6 @@ fn ignore(message: &ToWorker) {
         | ToWorker::Step { .. }
         | ToWorker::Scalars { .. }
         | ToWorker::Commit { .. }
-        | ToWorker::Release { .. }
         | ToWorker::Abort { .. }
         | ToWorker::Flush { .. }
         | ToWorker::Forget { .. }

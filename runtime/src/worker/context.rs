@@ -9,6 +9,7 @@ use concord_proto::session::Hello;
 use super::WorkerOptions;
 use crate::serving::transport::StageHandle;
 use crate::training::engine::EngineEvent;
+use crate::witness::Witness;
 
 /// Effects that may wait for the driver.
 pub(super) const EFFECTS_MAX: usize = 256;
@@ -17,6 +18,7 @@ pub(super) const EFFECTS_MAX: usize = 256;
 pub(super) struct WorkerContext {
     pub(super) options: WorkerOptions,
     pub(super) key: Keypair,
+    pub(super) witness: Witness,
     pub(super) hello: Hello,
     pub(super) events: SyncSender<EngineEvent>,
     pub(super) stage: StageHandle,

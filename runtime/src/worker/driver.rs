@@ -25,6 +25,7 @@ use crate::session::{self, Session};
 use crate::training::engine::{
     EngineContext, EngineEffect, EngineEvent, EngineShared, TrainingEngine,
 };
+use crate::witness::Witness;
 use crate::{Backoff, RuntimeError, measure};
 
 /// More than all frames and orders of two steps.
@@ -93,6 +94,7 @@ pub async fn run(
     let context = WorkerContext {
         options,
         key,
+        witness: Witness::default(),
         hello,
         events,
         stage,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use concord_proto::serving::AuditedAnswer;
 use concord_proto::session::{Assignment, ToCoordinator, ToWorker};
-use concord_proto::{JobId, Plan};
+use concord_proto::{JobId, Plan, Signed};
 use tokio::sync::{Mutex, mpsc};
 
 use super::context::{EFFECTS_MAX, WorkerContext};
@@ -187,8 +187,11 @@ impl<'a> WorkerSession<'a> {
         match message {
             ToWorker::Assign(assignment) => self.load(*assignment),
             ToWorker::Step {
-                job, epoch, step, ..
-            } => self.step(job, epoch, step),
+                job,
+                epoch,
+                step,
+                started,
+            } => self.step(job, epoch, step, &started),
             ToWorker::Scalars {
                 job,
                 epoch,
@@ -204,6 +207,7 @@ impl<'a> WorkerSession<'a> {
                 job,
                 epoch,
                 step,
+                audited,
                 release_below,
                 ..
             } => {
@@ -211,10 +215,10 @@ impl<'a> WorkerSession<'a> {
                     job,
                     epoch,
                     step,
+                    audited,
                     release_below,
                 });
             }
-            ToWorker::Release { job, below } => self.engine(EngineEvent::Release { job, below }),
             ToWorker::Abort { job, .. } => {
                 self.plan = None;
                 self.peers.close();
@@ -303,7 +307,7 @@ impl<'a> WorkerSession<'a> {
     }
 
     /// Fetches the microbatches of a step, then starts it.
-    fn step(&mut self, job: JobId, epoch: u32, step: u32) {
+    fn step(&mut self, job: JobId, epoch: u32, step: u32, started: &Signed) {
         let Some(plan) = self
             .plan
             .as_ref()
@@ -316,6 +320,15 @@ impl<'a> WorkerSession<'a> {
             return;
         };
         let replica = &plan.replicas[slot.replica];
+        let (witness, coordinator) = (&self.context.witness, self.session.coordinator());
+        let attempt = match witness.started(coordinator, job, (epoch, step), started) {
+            Ok(attempt) => attempt,
+            Err(error) => {
+                tracing::warn!("{error}");
+                let _ = self.outbound.try_send(failed(job, epoch, &error));
+                return;
+            }
+        };
         let (start, end) = (replica.start, replica.end);
         let (blobs, events) = (self.blobs.clone(), self.context.events.clone());
         let (outbound, data) = (self.outbound.clone(), self.data.clone());
@@ -338,6 +351,7 @@ impl<'a> WorkerSession<'a> {
                 job,
                 epoch,
                 step,
+                attempt,
                 batches,
             });
         });

@@ -98,13 +98,17 @@ pub struct TrainArgs {
     /// Share of the work of a worker with a good record that is audited.
     #[arg(long, default_value_t = 0.02, value_name = "P")]
     audit_rate: f64,
-    /// Share of the work of a new worker that is audited.
-    #[arg(long, default_value_t = 0.2, value_name = "P")]
-    audit_rate_new: f64,
+    /// Share of the work of a new worker that is audited [default: 0.2 in a pool of others, and
+    /// that of --audit-rate where this command starts the workers].
+    #[arg(long, value_name = "P")]
+    audit_rate_new: Option<f64>,
     /// Share of audits that test the checker.
     #[arg(long, default_value_t = 0.05, value_name = "P")]
     canary_rate: f64,
 }
+
+/// The share of the work of a worker without a record that is audited in a pool.
+const AUDIT_RATE_NEW: f64 = 0.2;
 
 #[derive(Clone, Copy, Debug)]
 struct LocalWorkers(u32);
@@ -166,6 +170,13 @@ impl TrainArgs {
         let local = self.coordinator.is_none();
         let workers = self.workers.map_or(1, |workers| workers.0);
         let checkers = if local { self.checkers } else { 0 };
+        // Who owns the workers has no strangers to watch: their work costs what it says.
+        let of_new = if local {
+            self.audit_rate
+        } else {
+            AUDIT_RATE_NEW
+        };
+        let audit_rate_new = self.audit_rate_new.unwrap_or(of_new);
         let options = RunOptions {
             name: self
                 .job
@@ -181,7 +192,7 @@ impl TrainArgs {
             checkpoints_kept: 0,
             replay_every: 0,
             audit_rate_min: probability("--audit-rate", self.audit_rate)?,
-            audit_rate_new: probability("--audit-rate-new", self.audit_rate_new)?,
+            audit_rate_new: probability("--audit-rate-new", audit_rate_new)?,
             canary_rate: probability("--canary-rate", self.canary_rate)?,
             recompute: job.recompute,
         };

@@ -16,6 +16,17 @@ use super::leaves::{
 use super::means::StepValues;
 use super::{Breach, SignedFirst, StepRules, held_tensors, leaf_words, loss_digest, norms_digest};
 
+/// Whether a first half is of this step under this plan, and names another attempt at it, or another
+/// history before it. Then its worker lies, or was shown that history by the coordinator: nobody
+/// can tell, so nobody is convicted of it, nor of any rule that the claim would break here.
+pub fn names_other_history(rules: &StepRules, signed: &Signed) -> bool {
+    let Ok(half) = signed.open::<FirstHalf>() else {
+        return false;
+    };
+    let place = (half.job, half.step, half.epoch);
+    place == (rules.job, rules.step, rules.plan.epoch) && half.attempt != rules.attempt
+}
+
 /// Opens the first half of the claim of `worker` and checks it by all rules that need no other
 /// claim. `values` is what it reported with it: its leaves must bind these.
 ///

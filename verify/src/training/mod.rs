@@ -21,7 +21,7 @@ mod shape;
 
 use std::ops::Range;
 
-use concord_proto::ledger::Offence;
+use concord_proto::ledger::{AttemptId, Offence};
 use concord_proto::manifest::{StateEntry, state_roots};
 use concord_proto::tree::{self, Node};
 use concord_proto::{
@@ -30,7 +30,7 @@ use concord_proto::{
 };
 
 pub use agreement::{Disagreement, check_agreement, merged_state, step_record};
-pub use claim::{check_claim, check_first_half};
+pub use claim::{check_claim, check_first_half, names_other_history};
 pub use halves::{SignedFirst, WorkerClaim, split_leaves};
 pub use links::check_links;
 pub use means::{StepValues, check_own_values, check_scalars, not_a_number, values_of};
@@ -58,6 +58,8 @@ pub struct StepRules<'a> {
     /// The plan that the step was done under.
     pub plan: &'a Plan,
     pub plan_digest: Digest,
+    /// The attempt at the step that the claims are of.
+    pub attempt: AttemptId,
     pub step: u32,
     /// The state before the step, one entry for each tensor of the spec.
     pub before: &'a [StateEntry],

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use concord_proto::draw::nonce_commitment;
+use concord_proto::ledger::AttemptId;
 use concord_proto::manifest::StateEntry;
 use concord_proto::session::Scalars;
 use concord_proto::{
@@ -20,6 +20,7 @@ use super::dispute::{Dispute, DisputeSubject};
 
 /// A step being done.
 pub(super) struct Attempt {
+    id: AttemptId,
     step: u32,
     nonce: [u8; 32],
     started: Time,
@@ -76,6 +77,8 @@ pub(super) enum FirstPhase {
     /// Others have yet to report, or this report was not asked for.
     Waits,
     Breach(Breach),
+    /// It is of another attempt, or names another history: nobody can tell whose fault that is.
+    OtherAttempt,
     /// All have reported, and a re-run is to show who is right.
     Dispute(DisputeSubject),
     /// All have reported: the second phase begins.
@@ -103,12 +106,13 @@ pub(super) struct FinishedStep {
 impl Attempt {
     pub(super) fn new(
         now: Time,
-        step: u32,
+        (id, step): (AttemptId, u32),
         nonce: [u8; 32],
         microbatches: Vec<Digest>,
         targets: u64,
     ) -> Self {
         Self {
+            id,
             step,
             nonce,
             started: now,
@@ -129,10 +133,6 @@ impl Attempt {
     /// Since when the present phase waits.
     pub(super) fn since(&self) -> Time {
         self.since
-    }
-
-    pub(super) fn nonce_commitment(&self) -> Digest {
-        nonce_commitment(&self.nonce)
     }
 
     pub(super) fn is_first_phase(&self) -> bool {
@@ -165,6 +165,7 @@ impl Attempt {
             job: basis.job,
             plan: basis.active.plan(),
             plan_digest: basis.active.digest(),
+            attempt: self.id,
             step: self.step,
             before: basis.before,
             microbatches: &self.microbatches,
@@ -189,6 +190,9 @@ impl Attempt {
             leaves,
             values,
         } = &computed;
+        if rules::names_other_history(&rules, first_half) {
+            return FirstPhase::OtherAttempt;
+        }
         if let Err(breach) = rules::check_first_half(&rules, worker, first_half, leaves, values) {
             return FirstPhase::Breach(breach);
         }

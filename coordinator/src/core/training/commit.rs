@@ -7,7 +7,7 @@ use concord_proto::ledger::{LedgerEvent, claim_digest};
 use concord_proto::session::ToWorker;
 use concord_proto::{Digest, StepRecord, WorkerId};
 
-use super::audits::PlannedStep;
+use super::audits::{AuditedLeaves, PlannedStep};
 use super::{Change, EventContext, Time, TrainingJob};
 
 impl TrainingJob {
@@ -64,8 +64,10 @@ impl TrainingJob {
             epoch: plan.epoch,
         };
         let order = &self.order;
-        self.audits.draw(context, order, at, &seed, &rates, &claims);
-        self.tell_commit(context, finished.started, &workers, &record);
+        let audits = &mut self.audits;
+        let audited = audits.draw(context, order, at, &seed, &rates, &claims);
+        self.tell_commit(context, &workers, &record, audited);
+        self.tell_watchers(context, finished.started, &record);
         context.out.persist(Change::Step { record, claims });
         // A checkpoint that is due while another is on its way into the store is skipped, unless it
         // is the last: a new flush replaces the one under way, and with frequent checkpoints none
@@ -79,9 +81,9 @@ impl TrainingJob {
     fn tell_commit(
         &mut self,
         context: &mut EventContext,
-        started: Time,
         workers: &[WorkerId],
         record: &StepRecord,
+        mut audited: AuditedLeaves,
     ) {
         let (job, epoch, step) = (self.order.id, self.planning.epoch(), record.step);
         let oldest = self.audits.oldest_step();
@@ -92,10 +94,14 @@ impl TrainingJob {
                 epoch,
                 step,
                 record: record.digest(),
+                audited: audited.remove(worker).into_iter().flatten().collect(),
                 release_below,
             };
             context.send(worker, message);
         }
+    }
+
+    fn tell_watchers(&mut self, context: &mut EventContext, started: Time, record: &StepRecord) {
         let event = self.event_of(record, context.now.since(started));
         match event {
             JobEvent::Evaluated { .. } => self.tell_evaluated(context, event),

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use concord_proto::client::JobEvent;
-use concord_proto::ledger::{LedgerEntry, LedgerEvent, entry_digest};
+use concord_proto::ledger::{AttemptId, LedgerEntry, LedgerEvent, entry_digest};
 use concord_proto::{Digest, JobId, Signed, WorkerId};
 
+use super::audits::PlannedStep;
 use super::{Change, CoreEffect, EventContext, JobProgress, PersistedLedger};
 
 /// Entries are numbered, chained and signed; events are numbered.
@@ -14,6 +15,8 @@ pub(super) struct Journal {
     /// Number of the next entry of the ledger, and digest of the one before.
     next_entry: u64,
     previous: Digest,
+    /// Number of the next attempt at a step.
+    next_attempt: u32,
     /// Who the ledger knows, and whether as a checker.
     enrolled: BTreeSet<(WorkerId, bool)>,
     next_event: u64,
@@ -31,6 +34,7 @@ impl Journal {
             job,
             next_entry: ledger.entries,
             previous: ledger.last.unwrap_or(job.0),
+            next_attempt: ledger.attempts,
             enrolled: ledger.enrolled.iter().copied().collect(),
             next_event: events,
             saved: Some(progress),
@@ -42,8 +46,8 @@ impl Journal {
         self.saved = None;
     }
 
-    /// Signs an entry of the ledger and persists it.
-    pub(super) fn write(&mut self, context: &mut EventContext, event: LedgerEvent) {
+    /// Signs an entry of the ledger and persists it. Gives the signed entry.
+    pub(super) fn write(&mut self, context: &mut EventContext, event: LedgerEvent) -> Signed {
         let entry = LedgerEntry {
             number: self.next_entry,
             previous: self.previous,
@@ -54,8 +58,31 @@ impl Journal {
         context.out.persist(Change::Ledger {
             job: self.job,
             number: entry.number,
-            entry: signed,
+            entry: signed.clone(),
         });
+        signed
+    }
+
+    /// Writes that a step starts. Gives the attempt and its signed entry.
+    pub(super) fn start(
+        &mut self,
+        context: &mut EventContext,
+        at: PlannedStep,
+        nonce_commitment: Digest,
+    ) -> (AttemptId, Signed) {
+        let number = self.next_attempt;
+        self.next_attempt += 1;
+        let started = self.write(
+            context,
+            LedgerEvent::Started {
+                attempt: number,
+                step: at.step,
+                epoch: at.epoch,
+                nonce_commitment,
+            },
+        );
+        let entry = self.previous;
+        (AttemptId { number, entry }, started)
     }
 
     /// Writes who a member is before the ledger first speaks of it as a worker or as a checker. A

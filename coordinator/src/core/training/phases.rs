@@ -1,7 +1,7 @@
 //! One step, in two phases: all gradients, then all updates; then it is final, or disputed.
 
 use concord_proto::client::JobState;
-use concord_proto::ledger::LedgerEvent;
+use concord_proto::draw::nonce_commitment;
 use concord_proto::session::ToWorker;
 use concord_proto::{Leaf, LeafPhase, Signed, WorkerId};
 
@@ -23,21 +23,16 @@ impl TrainingJob {
         // No nonce is used twice: an epoch has one plan, and a plan does a step once.
         let nonce = context.secret(&job, "nonce", [epoch.into(), step.into()]);
         let (microbatches, targets) = self.order.microbatches(step);
-        let attempt = Attempt::new(context.now, step, nonce, microbatches, targets);
-        let nonce_commitment = attempt.nonce_commitment();
+        let (at, commitment) = (PlannedStep { step, epoch }, nonce_commitment(&nonce));
+        let (id, started) = self.journal.start(context, at, commitment);
+        let attempt = Attempt::new(context.now, (id, step), nonce, microbatches, targets);
         self.attempt = Some(attempt);
-        let started = LedgerEvent::Started {
-            step,
-            epoch,
-            nonce_commitment,
-        };
-        self.journal.write(context, started);
         for worker in &workers {
             let message = ToWorker::Step {
                 job,
                 epoch,
                 step,
-                nonce_commitment,
+                started: started.clone(),
             };
             context.send(worker, message);
         }
@@ -74,6 +69,10 @@ impl TrainingJob {
         match attempt.take_computed(context.now, &basis, worker, computed) {
             FirstPhase::Waits => {}
             FirstPhase::Breach(breach) => self.convict(context, Conviction::of_breach(breach)),
+            FirstPhase::OtherAttempt => {
+                let reason = "what it signed names another attempt at the step, or another history";
+                self.on_failed(context, worker, epoch, reason.to_string(), false);
+            }
             FirstPhase::Dispute(subject) => self.open_dispute(context, subject),
             FirstPhase::Complete(scalars) => {
                 let (job, workers) = (basis.job, basis.active.workers());

@@ -212,7 +212,6 @@ impl Process {
             | ToWorker::Step { .. }
             | ToWorker::Scalars { .. }
             | ToWorker::Commit { .. }
-            | ToWorker::Release { .. }
             | ToWorker::Abort { .. }
             | ToWorker::Flush { .. }
             | ToWorker::Forget { .. }

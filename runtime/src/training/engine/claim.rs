@@ -26,6 +26,7 @@ impl StepRun {
         let leaves: Vec<Leaf> = self.leaves.values().cloned().collect();
         let half = FirstHalf {
             job: job.id,
+            attempt: self.attempt,
             step: job.step,
             epoch: job.plan.epoch,
             plan: job.plan_digest,

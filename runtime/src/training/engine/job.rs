@@ -1,5 +1,6 @@
 //! A job as a worker holds it: a stage, its committed state, and the step in progress.
 
+use concord_proto::ledger::AttemptId;
 use concord_proto::session::{Held, Scalars, ToCoordinator};
 use concord_proto::{JobId, JobSpec, Plan};
 
@@ -53,7 +54,7 @@ impl StageJob {
     pub(super) fn start_step(
         &mut self,
         context: &EngineContext,
-        step: u32,
+        (attempt, step): (AttemptId, u32),
         batches: Vec<(u32, Microbatch)>,
     ) {
         let committed = self.committed.step;
@@ -66,7 +67,7 @@ impl StageJob {
             return;
         };
         let batches = batches.into_iter().collect();
-        self.run = Some(StepRun::new(&self.committed, stage, batches));
+        self.run = Some(StepRun::new(&self.committed, stage, attempt, batches));
         for frame in std::mem::take(&mut self.early) {
             self.receive(frame);
         }

@@ -21,9 +21,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use concord_kernels::Tensor;
+use concord_proto::ledger::AttemptId;
 use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::wire::FrameHeader;
-use concord_proto::{Digest, JobId};
+use concord_proto::{Digest, JobId, LeafKey};
 
 use super::assignment::FetchedStage;
 use super::data::Microbatch;
@@ -44,6 +45,7 @@ pub(crate) enum EngineEvent {
         job: JobId,
         epoch: u32,
         step: u32,
+        attempt: AttemptId,
         batches: Vec<(u32, Microbatch)>,
     },
     /// Tensors of another worker, checked against their digest and signature.
@@ -61,10 +63,9 @@ pub(crate) enum EngineEvent {
         job: JobId,
         epoch: u32,
         step: u32,
+        audited: Vec<LeafKey>,
         release_below: u32,
     },
-    /// Openings below a step may go.
-    Release { job: JobId, below: u32 },
     /// The plan is no more, or the coordinator is gone.
     Abort { job: JobId },
     /// The committed state is to be put into the store.
@@ -147,10 +148,11 @@ impl TrainingEngine {
                 job,
                 epoch,
                 step,
+                attempt,
                 batches,
             } => {
                 if let Some(held) = of_plan(&mut self.job, job, epoch) {
-                    held.start_step(context, step, batches);
+                    held.start_step(context, (attempt, step), batches);
                 }
             }
             EngineEvent::Frame(frame) => {
@@ -176,17 +178,18 @@ impl TrainingEngine {
                 job,
                 epoch,
                 step,
+                audited,
                 release_below,
             } => {
                 if let Some(held) = of_id(&mut self.job, job) {
                     if held.epoch() == epoch {
                         held.commit(context, step);
                     }
-                    context.openings(|openings| openings.release(&job, release_below));
+                    context.openings(|openings| {
+                        openings.keep(job, step, epoch, &audited);
+                        openings.release(&job, release_below);
+                    });
                 }
-            }
-            EngineEvent::Release { job, below } => {
-                context.openings(|openings| openings.release(&job, below));
             }
             EngineEvent::Abort { job } => {
                 if let Some(held) = of_id(&mut self.job, job) {

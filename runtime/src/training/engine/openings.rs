@@ -1,14 +1,14 @@
 //! What a worker holds so that a checker can compute its leaves again: inputs by address, until the
 //! coordinator releases them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use concord_kernels::{KernelError, Tensor};
 use concord_models::train::Moment;
 use concord_proto::session::{OpenRequest, OpenedMicrobatch, Opening};
 use concord_proto::tree::Node;
-use concord_proto::{Digest, JobId, LeafPhase};
+use concord_proto::{Digest, JobId, LeafKey, LeafPhase};
 
 use crate::blobs::OpenBlob;
 
@@ -21,7 +21,7 @@ pub(crate) struct Openings {
 /// Inputs of the leaves of one step.
 #[derive(Default)]
 pub(crate) struct StepOpenings {
-    leaves: BTreeMap<(LeafPhase, u32), Opening>,
+    leaves: BTreeMap<LeafKey, Opening>,
     blobs: BTreeMap<Digest, OpenBlob>,
 }
 
@@ -29,7 +29,7 @@ impl StepOpenings {
     /// Adds the inputs of a leaf: for each port the addresses that its digest is over.
     pub(crate) fn leaf(&mut self, phase: LeafPhase, microbatch: u32, ports: Vec<Vec<Digest>>) {
         self.leaves
-            .insert((phase, microbatch), Opening::Inputs(ports));
+            .insert(LeafKey { phase, microbatch }, Opening::Inputs(ports));
     }
 
     /// The sum over `node` is opened by what its microbatches are computed from again.
@@ -43,7 +43,11 @@ impl StepOpenings {
             values,
             microbatches,
         };
-        self.leaves.insert((LeafPhase::Reduce, node.start), opening);
+        let key = LeafKey {
+            phase: LeafPhase::Reduce,
+            microbatch: node.start,
+        };
+        self.leaves.insert(key, opening);
     }
 
     pub(crate) fn tensor(&mut self, digest: Digest, tensor: &Arc<Tensor>) {
@@ -69,6 +73,16 @@ impl Openings {
         let held = self.steps.entry((job, step, epoch)).or_default();
         held.leaves.extend(openings.leaves);
         held.blobs.extend(openings.blobs);
+    }
+
+    /// The step is final, and these of its leaves may be asked for: forgets the inputs of others.
+    pub(crate) fn keep(&mut self, job: JobId, step: u32, epoch: u32, audited: &[LeafKey]) {
+        let Some(held) = self.steps.get_mut(&(job, step, epoch)) else {
+            return;
+        };
+        held.leaves.retain(|key, _| audited.contains(key));
+        let kept: BTreeSet<Digest> = held.leaves.values().flat_map(addresses).collect();
+        held.blobs.retain(|digest, _| kept.contains(digest));
     }
 
     /// Forgets a step.
@@ -97,7 +111,11 @@ impl Openings {
     /// The inputs of a leaf.
     pub(crate) fn open(&self, request: &OpenRequest) -> Opening {
         let step = self.steps.get(&(request.job, request.step, request.epoch));
-        let leaf = step.and_then(|s| s.leaves.get(&(request.phase, request.microbatch)));
+        let key = LeafKey {
+            phase: request.phase,
+            microbatch: request.microbatch,
+        };
+        let leaf = step.and_then(|step| step.leaves.get(&key));
         leaf.cloned().unwrap_or(Opening::Gone)
     }
 
@@ -107,5 +125,21 @@ impl Openings {
             .values()
             .rev()
             .find_map(|step| step.blobs.get(digest).cloned())
+    }
+}
+
+/// The blobs that open a leaf.
+pub(super) fn addresses(opening: &Opening) -> Vec<Digest> {
+    match opening {
+        Opening::Inputs(ports) => ports.concat(),
+        Opening::Again {
+            values,
+            microbatches,
+        } => {
+            let came_in = |opened: &OpenedMicrobatch| [opened.activation, opened.gradient];
+            let came_in = microbatches.iter().flat_map(came_in).flatten();
+            values.iter().copied().chain(came_in).collect()
+        }
+        Opening::Gone => Vec::new(),
     }
 }

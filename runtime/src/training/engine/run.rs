@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use concord_kernels::{KernelError, Tensor};
 use concord_models::decoder::{Keeps, Stage};
+use concord_proto::ledger::AttemptId;
 use concord_proto::session::OpenedMicrobatch;
 use concord_proto::tree::{Node, cover};
 use concord_proto::wire::FrameHeader;
@@ -42,6 +43,8 @@ pub(super) struct HandedIn {
 
 /// The step in progress.
 pub(super) struct StepRun {
+    /// As claims name it.
+    pub(super) attempt: AttemptId,
     /// Whether microbatches go forward for their losses alone.
     pub(super) evaluates: bool,
     batches: BTreeMap<u32, Microbatch>,
@@ -74,6 +77,7 @@ impl StepRun {
     pub(super) fn new(
         job: &CommittedStage,
         stage: &Stage,
+        attempt: AttemptId,
         batches: BTreeMap<u32, Microbatch>,
     ) -> Self {
         let replica = &job.plan.replicas[job.slot.replica];
@@ -95,6 +99,7 @@ impl StepRun {
         let mut openings = StepOpenings::default();
         job.open_state(&mut openings);
         Self {
+            attempt,
             evaluates: job.evaluates(),
             batches,
             widths: stage.training_widths(),

@@ -8,17 +8,19 @@ use concord_kernels::{Device, Tensor};
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::{Batch, Trainable};
 use concord_models::train::{Moment, StateTensor, TrainState};
+use concord_proto::ledger::AttemptId;
 use concord_proto::session::{OpenRequest, Opening, Scalars, ToCoordinator};
 use concord_proto::wire::FrameHeader;
 use concord_proto::{
     AdapterSpec, Claim, Digest, Domain, F32Bits, FirstHalf, JobId, JobSpec, Keypair, Layers,
-    MomentFormat, Optimizer, Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule,
-    Regularization, Replica, ScheduleKind, Signed, TensorState, TrainedTensor, UpdateRule,
-    first_half_digest, leaf_root,
+    LeafKey, LeafPhase, MomentFormat, Optimizer, Order, Origin, Plan, Port, PortKind,
+    PrecisionSpec, RateSchedule, Regularization, Replica, ScheduleKind, Signed, TensorState,
+    TrainedTensor, UpdateRule, first_half_digest, leaf_root,
 };
 use tokio::sync::mpsc;
 use tonic::transport::Endpoint;
 
+use super::openings::addresses;
 use super::{
     EngineContext, EngineEffect, EngineEvent, EngineShared, ReceivedFrame, TrainingEngine,
 };
@@ -219,6 +221,10 @@ impl Driven {
             job: self.job,
             epoch: EPOCH,
             step,
+            attempt: AttemptId {
+                number: step,
+                entry: Digest::default(),
+            },
             batches: (0..MICROBATCHES).map(batch).collect(),
         });
     }
@@ -246,6 +252,25 @@ impl Driven {
         }
     }
 
+    /// What a checker that asks for a leaf gets.
+    fn open(&self, step: u32, leaf: LeafKey) -> Opening {
+        let request = OpenRequest {
+            job: self.job,
+            epoch: EPOCH,
+            step,
+            phase: leaf.phase,
+            microbatch: leaf.microbatch,
+        };
+        self.shared.openings.lock().unwrap().open(&request)
+    }
+
+    /// Whether the worker gives out all blobs that an opening names.
+    fn gives_out(&self, opening: &Opening) -> bool {
+        let openings = self.shared.openings.lock().unwrap();
+        let mut named = addresses(opening).into_iter();
+        named.all(|address| openings.blob(&address).is_some())
+    }
+
     /// The scalars that follow from the report of the first phase, which a checker could open.
     async fn first_half(&mut self, step: u32) -> Scalars {
         let ToCoordinator::Computed {
@@ -261,15 +286,7 @@ impl Driven {
         let half: FirstHalf = first_half.open().unwrap();
         assert_eq!(half.leaf_root, leaf_root(&leaves));
         for leaf in leaves {
-            let request = OpenRequest {
-                job: self.job,
-                epoch: EPOCH,
-                step,
-                phase: leaf.phase,
-                microbatch: leaf.microbatch,
-            };
-            let openings = self.shared.openings.lock().unwrap();
-            assert_ne!(openings.open(&request), Opening::Gone, "{leaf:?}");
+            assert_ne!(self.open(step, leaf.key()), Opening::Gone, "{leaf:?}");
         }
         Scalars {
             step,
@@ -289,11 +306,17 @@ impl Driven {
     }
 
     async fn step(&mut self, step: u32) -> Claimed {
+        self.step_audited(step, Vec::new()).await
+    }
+
+    /// A step up to its commit, of which checkers may ask for these leaves.
+    async fn step_audited(&mut self, step: u32, audited: Vec<LeafKey>) -> Claimed {
         let claimed = self.step_with(step, None).await;
         self.tell(EngineEvent::Commit {
             job: self.job,
             epoch: EPOCH,
             step,
+            audited,
             release_below: 0,
         });
         claimed
@@ -339,6 +362,34 @@ async fn what_is_done_again_after_an_abort_is_the_same() {
     assert_eq!(engine.committed().await.0, 0);
     let again = engine.step(0).await;
     assert_eq!(first.signed, again.signed);
+}
+
+/// Of a final step a worker holds what opens the leaves that are audited, and no more: least of all
+/// the moments of every step that waits for its audits.
+#[tokio::test]
+async fn what_is_not_audited_is_forgotten_with_the_commit() {
+    let [forward, reduce, update] = [
+        (LeafPhase::Forward, 1),
+        (LeafPhase::Reduce, 0),
+        (LeafPhase::Update, 0),
+    ]
+    .map(|(phase, microbatch)| LeafKey { phase, microbatch });
+    let mut engine = Driven::start(Faults::default()).await;
+    engine.step_with(0, None).await;
+    let all = [forward, reduce, update].map(|leaf| engine.open(0, leaf));
+    assert!(all.iter().all(|opening| engine.gives_out(opening)));
+    engine.tell(EngineEvent::Abort { job: engine.job });
+    engine.step_audited(0, vec![forward, reduce]).await;
+    assert_eq!(engine.committed().await.0, 1);
+    assert_eq!(engine.open(0, forward), all[0]);
+    assert_eq!(engine.open(0, reduce), all[1]);
+    assert_eq!(engine.open(0, update), Opening::Gone);
+    assert!(engine.gives_out(&all[0]) && engine.gives_out(&all[1]));
+    let Opening::Inputs(ports) = &all[2] else {
+        panic!("an update is opened by its inputs");
+    };
+    let moments = Opening::Inputs(vec![ports[1].clone()]);
+    assert!(!engine.gives_out(&moments), "moments are still held");
 }
 
 /// A neighbour may send what it likes: only what a stage takes in counts.

@@ -144,6 +144,7 @@ impl<'a> Walk<'a, '_> {
             job: self.history.job,
             plan,
             plan_digest: plan.digest(),
+            attempt: commit.attempt,
             step,
             before: &self.state,
             microbatches: &microbatches,
@@ -271,6 +272,14 @@ fn check_rules<'s>(
             leaves,
         } = submitted;
         let (leaves, update) = split_leaves(leaves);
+        if rules::names_other_history(rules, first_half) {
+            let reason = format!(
+                "it does not name attempt {} as this ledger has it: its worker was shown another \
+                 history",
+                rules.attempt.number
+            );
+            return Err(of_claim(step, worker, reason));
+        }
         rules::check_first_half(rules, worker, first_half, leaves, &values).map_err(breached)?;
         let digest = first_half_digest(first_half);
         let first = SignedFirst { digest, leaves };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use concord_proto::draw::{AuditRate, nonce_commitment};
-use concord_proto::ledger::{LedgerEntry, LedgerEvent, Verdict, entry_digest};
+use concord_proto::ledger::{AttemptId, LedgerEntry, LedgerEvent, Verdict, entry_digest};
 use concord_proto::{Digest, JobId, JobSpec, Plan, PublicKey, Signed, SignedError, WorkerId};
 
 use super::VerifyError;
@@ -16,6 +16,8 @@ const RATE_MAX: u64 = 1 << 32;
 pub(super) struct Commit {
     /// Number of the entry.
     pub(super) entry: u64,
+    /// The attempt that was committed.
+    pub(super) attempt: AttemptId,
     /// Index into [`History::plans`].
     pub(super) plan: usize,
     pub(super) record: Digest,
@@ -48,6 +50,7 @@ pub(super) struct History {
 
 /// A step that was started and is not committed yet.
 struct Open {
+    attempt: AttemptId,
     step: u32,
     epoch: u32,
     commitment: Digest,
@@ -77,6 +80,7 @@ impl History {
         let mut reader = Reader {
             spec,
             open: None,
+            attempts: 0,
             nonces: BTreeSet::new(),
             epochs: BTreeMap::new(),
             completed: false,
@@ -91,9 +95,9 @@ impl History {
                 convicted: BTreeSet::new(),
             },
         };
-        for entry in &entries[1..] {
+        for (entry, signed) in entries.iter().zip(ledger).skip(1) {
             reader
-                .read(entry)
+                .read(entry, entry_digest(signed))
                 .map_err(|reason| refusal(entry, coordinator, reason))?;
         }
         if reader.completed {
@@ -172,6 +176,8 @@ struct Reader<'a> {
     spec: &'a JobSpec,
     history: History,
     open: Option<Open>,
+    /// Attempts so far.
+    attempts: u32,
     /// Commitments to nonces that have been published, and must not be used again.
     nonces: BTreeSet<Digest>,
     /// Index of the plan of each epoch.
@@ -188,7 +194,7 @@ fn require(holds: bool, reason: &str) -> Result<(), String> {
 }
 
 impl Reader<'_> {
-    fn read(&mut self, entry: &LedgerEntry) -> Result<(), String> {
+    fn read(&mut self, entry: &LedgerEntry, digest: Digest) -> Result<(), String> {
         require(!self.completed, "it comes after the job was completed")?;
         match &entry.event {
             LedgerEvent::Opened { .. } => Err("the job is open already".to_string()),
@@ -200,10 +206,20 @@ impl Reader<'_> {
             }
             LedgerEvent::Planned { plan, step } => self.planned(plan, *step),
             LedgerEvent::Started {
+                attempt,
                 step,
                 epoch,
                 nonce_commitment,
-            } => self.started(*step, *epoch, *nonce_commitment),
+            } => {
+                let next = *attempt == self.attempts;
+                require(next, "attempts before it are missing")?;
+                self.attempts += 1;
+                let attempt = AttemptId {
+                    number: *attempt,
+                    entry: digest,
+                };
+                self.started(attempt, *step, *epoch, *nonce_commitment)
+            }
             LedgerEvent::Committed { .. } => self.committed(entry.number, &entry.event),
             LedgerEvent::Judged { verdict } => self.verdict_given(entry.number, verdict),
             LedgerEvent::Inconclusive { leaf, .. } => {
@@ -247,7 +263,13 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn started(&mut self, step: u32, epoch: u32, commitment: Digest) -> Result<(), String> {
+    fn started(
+        &mut self,
+        attempt: AttemptId,
+        step: u32,
+        epoch: u32,
+        commitment: Digest,
+    ) -> Result<(), String> {
         require(step == self.next_step(), "another step comes next")?;
         require(step < self.spec.chain_steps(), "the job has fewer steps")?;
         let present = self
@@ -259,6 +281,7 @@ impl Reader<'_> {
         let fresh = !self.nonces.contains(&commitment);
         require(fresh, "its nonce was published before")?;
         self.open = Some(Open {
+            attempt,
             step,
             epoch,
             commitment,
@@ -304,6 +327,7 @@ impl Reader<'_> {
         }
         self.history.commits.push(Commit {
             entry: number,
+            attempt: open.attempt,
             plan,
             record: *record,
             claims: claims.clone(),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use concord_proto::draw::{AuditRate, drawn};
 use concord_proto::ledger::LedgerEvent;
-use concord_proto::{Digest, JobId, Leaf, Port, Signed, WorkerId};
+use concord_proto::{Digest, JobId, Leaf, LeafKey, Port, Signed, WorkerId};
 use concord_verify::training::bundle::StepClaims;
 
 use super::conviction::Conviction;
@@ -90,6 +90,9 @@ struct AuditedLeaf {
     agreement: PersistedAgreement,
     audit: Option<LeafAudit>,
 }
+
+/// The leaves of each worker of a step that checkers may ask for.
+pub(super) type AuditedLeaves = BTreeMap<WorkerId, BTreeSet<LeafKey>>;
 
 /// All audits of a job.
 #[derive(Debug)]
@@ -256,7 +259,8 @@ impl LeafAudits {
         numbers.collect()
     }
 
-    /// Draws the leaves of a step that was just made final.
+    /// Draws the leaves of a step that was just made final. Gives, for each worker, those that
+    /// checkers may ask for: what is drawn, and what may be altered to test them.
     pub(super) fn draw(
         &mut self,
         context: &mut EventContext,
@@ -265,7 +269,11 @@ impl LeafAudits {
         seed: &Digest,
         rates: &[AuditRate],
         claims: &StepClaims,
-    ) {
+    ) -> AuditedLeaves {
+        let mut audited = AuditedLeaves::new();
+        let mut ask = |worker: WorkerId, leaf: &Leaf| {
+            audited.entry(worker).or_default().insert(leaf.key());
+        };
         let all: Vec<(WorkerId, &Leaf)> = claims
             .claims
             .iter()
@@ -276,9 +284,12 @@ impl LeafAudits {
         for (claim, rate) in claims.claims.iter().zip(rates) {
             for index in drawn(seed, rate, claim.leaves.len() as u32, decides) {
                 let leaf = claim.leaves[index as usize].clone();
+                ask(rate.worker, &leaf);
                 let number = self.add(context.now, at, rate.worker, leaf, Purpose::Drawn);
                 let lot = context.lot(&self.job, "bait", [number, 0]);
                 let bait = all.get(lot as usize % all.len().max(1));
+                bait.into_iter()
+                    .for_each(|(worker, leaf)| ask(*worker, leaf));
                 if let Some(audit) = self.open.get_mut(&number) {
                     audit.bait = bait.map(|(worker, leaf)| Bait {
                         worker: *worker,
@@ -289,6 +300,7 @@ impl LeafAudits {
                 }
             }
         }
+        audited
     }
 
     /// Closes an audit without an agreement.
