@@ -82,6 +82,18 @@ pub struct RunOptions {
     pub canary_rate: u64,
     /// Whether layers are computed again in the backward pass: of each, what enters it is kept.
     pub recompute: bool,
+    /// Who audits the job by secrets of its own: at most
+    /// [`AUDITORS_MAX`](crate::limits::AUDITORS_MAX), each once. The job waits for all of them
+    /// before its first step.
+    pub auditors: Vec<NamedAuditor>,
+}
+
+/// An auditor that a job names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct NamedAuditor {
+    pub key: PublicKey,
+    /// The probability that a leaf is drawn, `p * 2^32`.
+    pub rate: u64,
 }
 
 /// A job to be taken on. The blobs that it names must be in the store.

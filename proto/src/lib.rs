@@ -47,7 +47,7 @@ pub use training::{
     JobSpec, Layers, Leaf, LeafKey, LeafPhase, LoraUpdates, LossLimit, MicrobatchLoss, ModelPlace,
     MomentFormat, Optimizer, Order, Origin, OtherUpdate, Patience, Plan, Port, PortKind,
     PrecisionSpec, RateSchedule, Regularization, Replica, ScheduleKind, Slot, StepRecord, StepWork,
-    TensorNorm, TensorState, TrainedTensor, UpdateRule, UpdateSize, draw, first_half_digest,
+    TensorNorm, TensorState, TrainedTensor, UpdateRule, UpdateSize, auditor, draw, first_half_digest,
     held_out, leaf_root, ledger, microbatch_digest, tree,
 };
 

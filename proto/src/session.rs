@@ -16,6 +16,8 @@ pub enum Role {
     Worker,
     /// Re-runs leaves.
     Checker,
+    /// Re-runs what its own secrets draw, of jobs that name its key, and nothing else.
+    Auditor,
 }
 
 /// What a device is and can do, as measured by its owner.
@@ -116,6 +118,10 @@ pub enum ToCoordinator {
         order: u64,
         verdict: Signed,
     },
+    /// The answer to [`ToWorker::Enrol`]: a signed [`crate::training::auditor::Enrolment`].
+    Enrolled { enrolment: Signed },
+    /// The answer to [`ToWorker::Reveal`]: a signed [`crate::training::auditor::Reveal`].
+    Revealed { reveal: Signed },
     /// The worker wants to leave: move its work away.
     Drain,
     /// The stage or the step takes more memory than the worker has. It still holds the committed
@@ -242,11 +248,34 @@ pub enum ToWorker {
         step: u32,
         /// Digest of its record.
         record: Digest,
-        /// The leaves of the receiver's claim that checkers may ask for, by rising key. The inputs
-        /// of all others may be forgotten.
-        audited: Vec<LeafKey>,
         /// Openings of steps below this one may be forgotten.
         release_below: u32,
+    },
+    /// Of a final step checkers may ask for these leaves of the receiver's claim. The inputs of all
+    /// others may be forgotten.
+    Audited {
+        job: JobId,
+        /// The plan's epoch.
+        epoch: u32,
+        step: u32,
+        /// By rising key.
+        leaves: Vec<LeafKey>,
+    },
+    /// Commit to secrets, as an auditor of a job.
+    Enrol {
+        job: JobId,
+        /// See [`crate::training::auditor::Enrolment`].
+        from: u32,
+        /// For how many attempts.
+        length: u32,
+        /// The probability that a leaf is drawn, `p * 2^32`.
+        rate: u64,
+    },
+    /// Open the secret of an attempt that is committed.
+    Reveal {
+        job: JobId,
+        /// The signed entry of the ledger.
+        committed: Signed,
     },
     /// The plan is withdrawn. Go back to the last committed step and hold its state.
     Abort {

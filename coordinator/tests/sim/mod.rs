@@ -9,6 +9,7 @@ pub mod job;
 pub mod lies;
 pub mod links;
 pub mod memory;
+pub mod mutation;
 pub mod rng;
 pub mod room;
 pub mod stage;

@@ -23,6 +23,7 @@ use super::job::asked;
 use super::lies::Lie;
 use super::links::Links;
 use super::memory::Memory;
+use super::mutation::{Mutant, Sent};
 use super::rng::Rng;
 use super::room;
 use super::swept::{Swept, blobs_of};
@@ -67,6 +68,8 @@ enum Item {
     Drain(WorkerId),
     Break(WorkerId),
     Say(WorkerId, Box<ToCoordinator>),
+    /// As a mutant sends it.
+    Sent(WorkerId, Box<Sent>),
     Garbage(WorkerId),
     Crash,
     Boot,
@@ -99,6 +102,8 @@ pub struct World {
     /// How many layers workers have memory for, whatever they announce.
     pub rooms: BTreeMap<WorkerId, u32>,
     pub links: Links,
+    /// Processes that alter what they say.
+    pub mutants: BTreeMap<WorkerId, Mutant>,
     /// All that was persisted, if a test wants it.
     pub transactions: Option<Vec<Vec<Change>>>,
 }
@@ -135,6 +140,7 @@ impl World {
             full_until: 0,
             rooms: BTreeMap::new(),
             links: Links::default(),
+            mutants: BTreeMap::new(),
             transactions: None,
             new,
         };
@@ -313,15 +319,8 @@ impl World {
                 }
             }
             Item::Say(id, message) => self.up(id, *message),
-            Item::Garbage(id) => {
-                if let Some(session) = self.processes.get(&id).and_then(|p| p.session) {
-                    let event = CoreEvent::Broken {
-                        session,
-                        reason: "bytes that are no message".to_string(),
-                    };
-                    self.deliver(session, true, Item::ToCore(session, event));
-                }
-            }
+            Item::Sent(id, sent) => self.sent(id, *sent),
+            Item::Garbage(id) => self.sent(id, Sent::Garbage),
             Item::Crash => self.die_coordinator(),
             Item::Boot => self.boot(),
         }
@@ -343,10 +342,29 @@ impl World {
 
     /// Sends a message of a process to the core, if it is connected.
     fn up(&mut self, id: WorkerId, message: ToCoordinator) {
-        if let Some(session) = self.processes.get(&id).and_then(|p| p.session) {
-            let event = CoreEvent::Message { session, message };
-            self.deliver(session, true, Item::ToCore(session, event));
+        let Some(mutant) = self.mutants.get_mut(&id) else {
+            return self.sent(id, Sent::Message(message));
+        };
+        for (later, sent) in mutant.send(message) {
+            match later {
+                0 => self.sent(id, sent),
+                _ => self.at(self.now + later, Item::Sent(id, Box::new(sent))),
+            }
         }
+    }
+
+    fn sent(&mut self, id: WorkerId, sent: Sent) {
+        let Some(session) = self.processes.get(&id).and_then(|p| p.session) else {
+            return;
+        };
+        let event = match sent {
+            Sent::Message(message) => CoreEvent::Message { session, message },
+            Sent::Garbage => CoreEvent::Broken {
+                session,
+                reason: "bytes that are no message".to_string(),
+            },
+        };
+        self.deliver(session, true, Item::ToCore(session, event));
     }
 
     fn connect(&mut self, id: WorkerId) {
@@ -492,9 +510,18 @@ impl World {
         match act {
             Act::Say(message) => self.up(id, message),
             Act::Push(frame) => {
-                let is_here = self.processes.contains_key(&id);
-                if is_here {
-                    self.soon(Item::Frame(frame));
+                let frames = match self.mutants.get_mut(&id) {
+                    Some(mutant) => mutant.push(frame),
+                    None => vec![(0, frame)],
+                };
+                if !self.processes.contains_key(&id) {
+                    return;
+                }
+                for (later, frame) in frames {
+                    match later {
+                        0 => self.soon(Item::Frame(frame)),
+                        _ => self.at(self.now + later, Item::Frame(frame)),
+                    }
                 }
             }
             Act::Store(blobs) => self.blobs.extend(blobs),
@@ -505,7 +532,7 @@ impl World {
     fn audit(&mut self, auditor: WorkerId, order: AuditOrder) {
         let at = (order.step, order.epoch);
         let openings = match self.processes.get(&order.worker).map(|p| &p.body) {
-            Some(Body::Worker(worker)) => worker.openings.get(&at).cloned(),
+            Some(Body::Worker(worker)) => worker.opened(at, order.leaf.key()),
             _ => None,
         };
         let truth = openings.map(|openings| rerun(&order.leaf, &openings));

@@ -66,6 +66,12 @@ pub enum Domain {
     AddressChallenge,
     /// The draw of the segments that a verifier replays.
     Replay,
+    /// What an auditor commits to.
+    Enrolment,
+    /// A secret of an auditor, and the one before it in its chain.
+    SecretChain,
+    /// The draw of the leaves that an auditor re-runs.
+    SecretDraw,
 }
 
 impl Domain {
@@ -103,6 +109,9 @@ impl Domain {
             Self::AnswerOwner => "concord.v1.answer.owner",
             Self::AddressChallenge => "concord.v1.address.challenge",
             Self::Replay => "concord.v1.replay",
+            Self::Enrolment => "concord.v1.enrolment",
+            Self::SecretChain => "concord.v1.secret",
+            Self::SecretDraw => "concord.v1.secret.draw",
         }
     }
 

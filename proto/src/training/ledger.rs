@@ -47,8 +47,20 @@ pub enum LedgerEvent {
         /// See [`crate::training::draw::nonce_commitment`].
         nonce_commitment: Digest,
     },
+    /// An auditor commits to its secrets.
+    Auditing {
+        /// Its signed [`Enrolment`](crate::training::auditor::Enrolment).
+        enrolment: Signed,
+    },
+    /// An auditor opens a secret.
+    Revealed {
+        /// Its signed [`Reveal`](crate::training::auditor::Reveal).
+        reveal: Signed,
+    },
     /// All claims of a step are in and agree; the nonce is published.
     Committed {
+        /// That of its [`LedgerEvent::Started`].
+        attempt: u32,
         step: u32,
         /// The plan's epoch.
         epoch: u32,

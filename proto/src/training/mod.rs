@@ -1,5 +1,6 @@
 //! Training: the job, who does which part of it, and what is signed about each step.
 
+pub mod auditor;
 mod claim;
 pub mod draw;
 mod evaluation;

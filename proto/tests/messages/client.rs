@@ -54,6 +54,10 @@ impl Source {
                 audit_rate_new: self.u64(),
                 canary_rate: self.u64(),
                 recompute: self.flag(),
+                auditors: self.list(|s| NamedAuditor {
+                    key: s.key(),
+                    rate: s.u64(),
+                }),
             },
         }
     }

@@ -1,5 +1,6 @@
 //! Values of what stands in ledgers.
 
+use concord_proto::auditor::{Enrolment, Reveal};
 use concord_proto::draw::AuditRate;
 use concord_proto::ledger::*;
 
@@ -37,7 +38,14 @@ impl Source {
                 epoch,
                 nonce_commitment: self.digest(),
             },
-            4 => LedgerEvent::Committed {
+            4 => LedgerEvent::Auditing {
+                enrolment: self.signed(),
+            },
+            5 => LedgerEvent::Revealed {
+                reveal: self.signed(),
+            },
+            6 => LedgerEvent::Committed {
+                attempt: self.u32(),
                 step,
                 epoch,
                 record: self.digest(),
@@ -48,20 +56,20 @@ impl Source {
                     rate: s.u64(),
                 }),
             },
-            5 => LedgerEvent::Judged {
+            7 => LedgerEvent::Judged {
                 verdict: self.signed(),
             },
-            6 => LedgerEvent::Inconclusive {
+            8 => LedgerEvent::Inconclusive {
                 leaf: self.digest(),
                 reason: self.text(),
             },
-            7 => LedgerEvent::Convicted {
+            9 => LedgerEvent::Convicted {
                 culprit: self.key(),
                 offence: self.offence(),
                 evidence: self.text(),
             },
-            8 => LedgerEvent::Voided { from_step: step },
-            9 => LedgerEvent::Completed {
+            10 => LedgerEvent::Voided { from_step: step },
+            11 => LedgerEvent::Completed {
                 record: self.digest(),
             },
             _ => panic!("LedgerEvent has no variant {variant} to make"),
@@ -70,6 +78,27 @@ impl Source {
             number: self.u64(),
             previous: self.digest(),
             event,
+        }
+    }
+
+    pub fn enrolment(&mut self) -> Enrolment {
+        Enrolment {
+            job: self.job(),
+            coordinator: self.key(),
+            top: self.digest(),
+            from: self.u32(),
+            length: self.u32(),
+            rate: self.u64(),
+        }
+    }
+
+    pub fn reveal(&mut self) -> Reveal {
+        Reveal {
+            job: self.job(),
+            enrolment: self.digest(),
+            attempt: self.u32(),
+            entry: self.digest(),
+            secret: self.digest(),
         }
     }
 

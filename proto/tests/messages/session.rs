@@ -40,7 +40,7 @@ impl Source {
     }
 
     pub fn role(&mut self) -> Role {
-        [Role::Worker, Role::Checker][self.below(2) as usize]
+        [Role::Worker, Role::Checker, Role::Auditor][self.below(3) as usize]
     }
 
     pub fn hello(&mut self) -> Hello {
@@ -94,32 +94,38 @@ impl Source {
                 order: self.u64(),
                 verdict: self.signed(),
             },
-            8 => ToCoordinator::Drain,
-            10 => ToCoordinator::StandsBy {
+            8 => ToCoordinator::Enrolled {
+                enrolment: self.signed(),
+            },
+            9 => ToCoordinator::Revealed {
+                reveal: self.signed(),
+            },
+            10 => ToCoordinator::Drain,
+            12 => ToCoordinator::StandsBy {
                 deployment: DeploymentId(self.digest()),
                 epoch,
                 layers: self.list(Self::layers),
             },
-            11 => ToCoordinator::StageFailed {
+            13 => ToCoordinator::StageFailed {
                 deployment: DeploymentId(self.digest()),
                 epoch,
                 reason: self.text(),
                 permanent: self.flag(),
             },
-            12 => {
+            14 => {
                 let variant = self.below(AnswerVerdict::count());
                 ToCoordinator::AnswerVerdict {
                     order: self.u64(),
                     verdict: self.answer_verdict(variant),
                 }
             }
-            13 => ToCoordinator::Unreached {
+            15 => ToCoordinator::Unreached {
                 job,
                 epoch,
                 worker: self.key(),
                 reason: self.text(),
             },
-            9 => ToCoordinator::OutOfMemory {
+            11 => ToCoordinator::OutOfMemory {
                 job,
                 epoch,
                 reason: self.text(),
@@ -181,26 +187,41 @@ impl Source {
                 epoch,
                 step,
                 record: self.digest(),
-                audited: self.list(|g| g.leaf_key()),
                 release_below: self.u32(),
             },
-            7 => ToWorker::Abort { job, epoch },
-            8 => ToWorker::Flush { job },
-            9 => ToWorker::Forget { job },
-            10 => ToWorker::Audit(Box::new(self.audit_order())),
-            11 => ToWorker::Leave,
-            12 => ToWorker::Challenge {
+            6 => ToWorker::Audited {
+                job,
+                epoch,
+                step,
+                leaves: self.list(Self::leaf_key),
+            },
+            7 => ToWorker::Enrol {
+                job,
+                from: self.u32(),
+                length: self.u32(),
+                rate: self.u64(),
+            },
+            8 => ToWorker::Reveal {
+                job,
+                committed: self.signed(),
+            },
+            9 => ToWorker::Abort { job, epoch },
+            10 => ToWorker::Flush { job },
+            11 => ToWorker::Forget { job },
+            12 => ToWorker::Audit(Box::new(self.audit_order())),
+            13 => ToWorker::Leave,
+            14 => ToWorker::Challenge {
                 nonce: [self.u32() as u8; 32],
             },
-            13 => ToWorker::Serve(Box::new(self.stage_assignment())),
-            14 => ToWorker::Unserve {
+            15 => ToWorker::Serve(Box::new(self.stage_assignment())),
+            16 => ToWorker::Unserve {
                 deployment: DeploymentId(self.digest()),
             },
-            15 => ToWorker::AuditAnswer(AuditedAnswer {
+            17 => ToWorker::AuditAnswer(AuditedAnswer {
                 order: self.u64(),
                 receipt: self.digest(),
             }),
-            16 => ToWorker::Unreached {
+            18 => ToWorker::Unreached {
                 reason: self.text(),
             },
             _ => panic!("ToWorker has no variant {variant} to make"),

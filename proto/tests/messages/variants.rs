@@ -35,11 +35,11 @@ macro_rules! variants {
 }
 
 variants!(
-    ToCoordinator: Hello Heartbeat Ready Failed Computed Updated Flushed Verdict Drain OutOfMemory
+    ToCoordinator: Hello Heartbeat Ready Failed Computed Updated Flushed Verdict Enrolled Revealed Drain OutOfMemory
         StandsBy StageFailed AnswerVerdict Unreached
 );
 variants!(
-    ToWorker: Welcome Refused Assign Step Scalars Commit Abort Flush Forget Audit
+    ToWorker: Welcome Refused Assign Step Scalars Commit Audited Enrol Reveal Abort Flush Forget Audit
         Leave Challenge Serve Unserve AuditAnswer Unreached
 );
 variants!(ClientRequest: MissingBlobs Submit Jobs Status Cancel Bundle Fetched);
@@ -47,7 +47,7 @@ variants!(ClientResponse: MissingBlobs Submitted Jobs Status Cancelled Bundle Re
 variants!(JobEvent: Waiting Planned Step Lost Audited Convicted Voided Completed Failed Cancelled
     Evaluated Stopped Saved);
 variants!(
-    LedgerEvent: Opened Enrolled Planned Started Committed Judged Inconclusive Convicted Voided
+    LedgerEvent: Opened Enrolled Planned Started Auditing Revealed Committed Judged Inconclusive Convicted Voided
         Completed
 );
 variants!(AnswerVerdict: Agrees WrongStage Gap WrongDraw Altered Inconclusive);

@@ -53,6 +53,8 @@ pub fn visit_all(visitor: &mut impl Visitor) {
     visitor.visit("StepRecord", 1, |s, _| s.record());
     visitor.visit("Signed", 1, |s, _| s.signed());
     visitor.visit("Verdict", 1, |s, _| s.verdict());
+    visitor.visit("Enrolment", 1, |s, _| s.enrolment());
+    visitor.visit("Reveal", 1, |s, _| s.reveal());
     visitor.visit("Scalars", 1, |s, _| s.scalars());
     visitor.visit("OpenRequest", 1, |s, _| s.open_request());
     visitor.visit("Opening", 1, |s, _| s.opening());
