@@ -17,6 +17,7 @@
 //!     data_dir: folder.path().to_path_buf(),
 //!     config: Config::default(),
 //!     serve: None,
+//!     referee: None,
 //! };
 //! let server = server::start(options).await?;
 //! println!("workers and clients reach it at {}", server.url());

@@ -117,6 +117,7 @@ async fn serve(folder: &Path) -> RunningServer {
         data_dir: folder.to_path_buf(),
         config: Config::default(),
         serve: None,
+        referee: None,
     };
     start(options).await.unwrap()
 }

@@ -31,6 +31,7 @@ fn every_variant_has_a_maker() {
     makes_all(Source::client_response);
     makes_all(Source::job_event);
     makes_all(|s, variant| s.ledger_entry(variant).event);
+    makes_all(Source::conviction);
     makes_all(Source::said_to_stage);
     makes_all(Source::said_by_stage);
     makes_all(Source::answer_verdict);
@@ -238,13 +239,14 @@ fn no_encoding_changes_unnoticed() {
     assert_eq!(golden.0, GOLDEN);
 }
 
-const GOLDEN: [&str; 34] = [
+const GOLDEN: [&str; 35] = [
     "ToCoordinator c3dfe123",
     "ToWorker 50e92024",
     "ClientRequest 1e42c963",
     "ClientResponse 96d2a777",
     "JobEvent 11fb635e",
-    "LedgerEntry 57971200",
+    "LedgerEntry 5dec0f3e",
+    "Conviction 4c452757",
     "ToStage 6ab60069",
     "FromStage b5101f69",
     "AnswerVerdict 8672a387",

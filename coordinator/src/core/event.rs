@@ -4,8 +4,8 @@
 #![allow(missing_docs)]
 
 use concord_proto::client::{ClientResponse, JobEvent};
-use concord_proto::ledger::Offence;
-use concord_proto::session::{Hello, ToCoordinator, ToWorker};
+use concord_proto::ledger::{Finding, Offence};
+use concord_proto::session::{AuditOrder, Hello, ToCoordinator, ToWorker};
 use concord_proto::{Digest, JobId, WorkerId};
 
 use super::new_job::NewJob;
@@ -66,6 +66,16 @@ pub enum CoreEvent {
     },
     /// Something happened where a model is served.
     Serving(ServingEvent),
+    /// The answer to [`CoreEffect::Referee`].
+    Refereed {
+        job: JobId,
+        /// Number of the order.
+        order: u64,
+        finding: Finding,
+        /// The addresses of what the leaf was computed from; see
+        /// [`concord_proto::Conviction::FalseVerdict`].
+        inputs: Vec<Vec<Digest>>,
+    },
     /// The answer to [`CoreEffect::CheckBlobs`].
     BlobsChecked {
         /// Number of the check.
@@ -136,6 +146,9 @@ pub enum CoreEffect {
         call: CallId,
         response: ClientResponse,
     },
+    /// Re-run a leaf in this process. There is one at a time of each job, and only where
+    /// [`super::Config::referee`] says that somebody can.
+    Referee(Box<AuditOrder>),
     /// Find out which of these blobs the store lacks.
     CheckBlobs {
         /// For the answer.

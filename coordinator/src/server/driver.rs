@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::driver_event::{DriverEvent, SessionLink};
 use super::probe::Probes;
+use super::referee::Reruns;
 use super::sweeper::Sweeper;
 use super::watch::Watchers;
 use super::{ServerError, Storage};
@@ -33,6 +34,7 @@ pub(super) struct CoreDriver {
     /// Present if a model is served.
     serving: Option<ModelService>,
     probes: Probes,
+    reruns: Reruns,
     /// The pool is being ended on purpose: members that go are not replaced.
     is_parting: bool,
     started: Instant,
@@ -50,6 +52,7 @@ pub(super) struct DriverParts {
     pub(super) watchers: Watchers,
     pub(super) serving: Option<ModelService>,
     pub(super) probes: Probes,
+    pub(super) reruns: Reruns,
 }
 
 impl CoreDriver {
@@ -60,6 +63,7 @@ impl CoreDriver {
             watchers,
             serving,
             probes,
+            reruns,
         } = parts;
         Self {
             core,
@@ -68,6 +72,7 @@ impl CoreDriver {
             watchers,
             serving,
             probes,
+            reruns,
             is_parting: false,
             started: Instant::now(),
             links: BTreeMap::new(),
@@ -187,6 +192,7 @@ impl CoreDriver {
                 worker,
                 endpoint,
             } => self.probes.start(session, worker, endpoint),
+            CoreEffect::Referee(order) => self.reruns.start(*order),
             CoreEffect::Serving(effect) => {
                 if let Some(serving) = &self.serving {
                     serving.carry_out(effect).await;

@@ -4,6 +4,7 @@ mod driver;
 mod driver_event;
 mod error;
 mod probe;
+mod referee;
 mod references;
 mod service;
 mod session;
@@ -32,11 +33,13 @@ use crate::store::{Secrets, Store};
 use driver::{CoreDriver, DriverParts};
 use driver_event::DriverEvent;
 use probe::Probes;
+use referee::Reruns;
 use service::CoordinatorService;
 use sweeper::Sweeper;
 use watch::Watchers;
 
 pub use error::ServerError;
+pub use referee::{Referee, Refereed};
 pub use references::{JobBlobs, References};
 
 /// A frame of protobuf around the longest canonical message.
@@ -59,11 +62,14 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// The folder of its state and its blobs.
     pub data_dir: PathBuf,
-    /// Settings of the core.
+    /// Settings of the core; whether there is a referee, the field of that name says.
     pub config: Config,
     /// A model to serve, of which all blobs are in the store or will be before a worker joins. A
     /// coordinator that serves takes on no training jobs.
     pub serve: Option<ServedModel>,
+    /// Who decides where a checker contradicts a worker. Without one nobody is convicted on what
+    /// checkers say.
+    pub referee: Option<Arc<dyn Referee>>,
 }
 
 /// A coordinator that runs in this process.
@@ -159,7 +165,11 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer, ServerError>
     let key = Keypair::from_secret(secrets.key);
     let persisted = store.load(&blobs).await?;
     let sweeper = Sweeper::new(&persisted, blobs.clone()).await;
-    let mut core = Core::restore(options.config, key.clone(), secrets.nonce, persisted);
+    let config = Config {
+        referee: options.referee.is_some(),
+        ..options.config
+    };
+    let mut core = Core::restore(config, key.clone(), secrets.nonce, persisted);
     let (events, told) = mpsc::channel(EVENTS_MAX);
     let mut serving = None;
     if let Some(served) = options.serve {
@@ -184,6 +194,7 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer, ServerError>
         watchers: watchers.clone(),
         serving: serving.clone(),
         probes: Probes::new(&events),
+        reruns: Reruns::new(options.referee, format!("http://{addr}"), &events),
     };
     let driver = tokio::spawn(CoreDriver::new(core, parts).run(told));
     let service = CoordinatorService {

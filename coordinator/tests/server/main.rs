@@ -35,6 +35,7 @@ async fn serve(folder: &Path) -> RunningServer {
         data_dir: folder.to_path_buf(),
         config: Config::default(),
         serve: None,
+        referee: None,
     };
     start(options).await.unwrap()
 }
@@ -438,6 +439,7 @@ async fn port_and_folder_in_use_are_said_so() {
         data_dir: other.path().to_path_buf(),
         config,
         serve: None,
+        referee: None,
     };
     let refused = start(same_port).await.err().expect("two on one port");
     assert!(matches!(refused, ServerError::PortInUse(_)), "{refused}");
@@ -446,6 +448,7 @@ async fn port_and_folder_in_use_are_said_so() {
         data_dir: folder.path().to_path_buf(),
         config,
         serve: None,
+        referee: None,
     };
     let refused = start(same_folder).await.err().expect("two in one folder");
     assert!(

@@ -18,12 +18,13 @@ use concord_proto::{
 };
 
 use super::arithmetic as fake;
-use super::claims::rerun;
+use super::claims::{self, rerun};
 use super::lies::Lie;
 use super::links::Links;
 use super::memory::Memory;
 use super::rng::Rng;
 use super::room;
+use super::stage::Openings;
 use super::swept::{Swept, blobs_of};
 use super::worker::{Act, Frame, Library, Worker};
 
@@ -38,6 +39,9 @@ pub enum Checker {
     Lazy,
     /// Says that all is wrong.
     Accuser,
+    /// Knows what the workers claim: says that it is right without looking, and nothing about
+    /// leaves that nobody claims.
+    Evasive,
 }
 
 enum Body {
@@ -62,6 +66,7 @@ enum Item {
     Frame(Frame),
     Act(WorkerId, Act),
     Checked(u64, Vec<Digest>),
+    Refereed(Box<AuditOrder>),
     Kill(WorkerId),
     Drain(WorkerId),
     Break(WorkerId),
@@ -69,6 +74,16 @@ enum Item {
     Garbage(WorkerId),
     Crash,
     Boot,
+}
+
+impl Item {
+    /// Whether it ends with the coordinator's process.
+    fn is_of_coordinator(&self) -> bool {
+        matches!(
+            self,
+            Self::ToCore(..) | Self::Checked(..) | Self::Refereed(..)
+        )
+    }
 }
 
 pub struct World {
@@ -95,6 +110,16 @@ pub struct World {
     pub crashes: u64,
     /// Until then the store has no room for states.
     pub full_until: u64,
+    /// The coordinator's referee gets no inputs.
+    pub withholds_from_referee: bool,
+    /// How long the referee computes.
+    pub referee_takes: u64,
+    /// The coordinator dies once while its referee computes.
+    pub dies_at_first_rerun: bool,
+    /// Who dies with the coordinator.
+    pub kill_at_crash: Option<WorkerId>,
+    /// What the referee was asked, in order.
+    pub refereed: Vec<AuditOrder>,
     /// How many layers workers have memory for, whatever they announce.
     pub rooms: BTreeMap<WorkerId, u32>,
     pub links: Links,
@@ -115,7 +140,10 @@ impl World {
         };
         let mut world = Self {
             rng: Rng::new(seed),
-            config: Config::default(),
+            config: Config {
+                referee: true,
+                ..Config::default()
+            },
             memory: Memory::default(),
             blobs: BTreeSet::new(),
             swept: Swept::default(),
@@ -132,6 +160,11 @@ impl World {
             effects: 0,
             crashes: 0,
             full_until: 0,
+            withholds_from_referee: false,
+            referee_takes: 0,
+            dies_at_first_rerun: false,
+            kill_at_crash: None,
+            refereed: Vec::new(),
             rooms: BTreeMap::new(),
             links: Links::default(),
             transactions: None,
@@ -299,6 +332,7 @@ impl World {
             }
             Item::Act(id, act) => self.act(id, act),
             Item::Checked(check, missing) => self.apply(CoreEvent::BlobsChecked { check, missing }),
+            Item::Refereed(order) => self.referee(&order),
             Item::Kill(id) => self.die(id),
             Item::Drain(id) => self.up(id, ToCoordinator::Drain),
             Item::Break(id) => {
@@ -423,8 +457,10 @@ impl World {
         }
         self.crashes += 1;
         self.crash_after = None;
-        self.queue
-            .retain(|_, item| !matches!(item, Item::ToCore(..) | Item::Checked(..)));
+        if let Some(id) = self.kill_at_crash.take() {
+            self.processes.remove(&id);
+        }
+        self.queue.retain(|_, item| !item.is_of_coordinator());
         let ids: Vec<_> = self
             .processes
             .iter()
@@ -503,12 +539,48 @@ impl World {
         }
     }
 
-    fn audit(&mut self, auditor: WorkerId, order: AuditOrder) {
+    /// What a worker opens of the step of a leaf.
+    fn opened(&self, order: &AuditOrder) -> Option<Openings> {
         let at = (order.step, order.epoch);
-        let openings = match self.processes.get(&order.worker).map(|p| &p.body) {
+        match self.processes.get(&order.worker).map(|p| &p.body) {
             Some(Body::Worker(worker)) => worker.openings.get(&at).cloned(),
             _ => None,
+        }
+    }
+
+    /// Whether the worker has claimed the leaf as it is ordered.
+    fn is_claimed(&self, order: &AuditOrder) -> bool {
+        let claims = self.memory.claims.get(&order.step).into_iter();
+        let mut leaves = claims
+            .flat_map(|step| &step.claims)
+            .flat_map(|(_, leaves)| leaves);
+        leaves.any(|leaf| *leaf == order.leaf)
+    }
+
+    /// The coordinator's own re-run.
+    fn referee(&mut self, order: &AuditOrder) {
+        let openings = self.opened(order).filter(|_| !self.withholds_from_referee);
+        let (finding, inputs) = match openings {
+            Some(openings) => {
+                let computed = rerun(&order.leaf, &openings);
+                let inputs = claims::inputs(&order.leaf, &openings);
+                (Finding::Differs { computed }, inputs)
+            }
+            None => {
+                let reason = "the inputs are gone".to_string();
+                (Finding::Inconclusive { reason }, Vec::new())
+            }
         };
+        self.apply(CoreEvent::Refereed {
+            job: order.job,
+            order: order.order,
+            finding,
+            inputs,
+        });
+    }
+
+    fn audit(&mut self, auditor: WorkerId, order: AuditOrder) {
+        let openings = self.opened(&order);
         let truth = openings.map(|openings| rerun(&order.leaf, &openings));
         let (how, signer) = match &self.processes[&auditor].body {
             Body::Worker(worker) => (Checker::Honest, worker.key.clone()),
@@ -520,6 +592,10 @@ impl World {
         };
         let finding = match (how, truth) {
             (Checker::Lazy, _) => Finding::Agrees,
+            (Checker::Evasive, _) if self.is_claimed(&order) => Finding::Agrees,
+            (Checker::Evasive, _) => Finding::Inconclusive {
+                reason: "gone".to_string(),
+            },
             (Checker::Accuser, _) => Finding::Differs {
                 computed: order.leaf.outputs.iter().map(garbage).collect(),
             },

@@ -1,6 +1,7 @@
 //! Training: the job, who does which part of it, and what is signed about each step.
 
 mod claim;
+mod conviction;
 pub mod draw;
 mod evaluation;
 mod expert_cuts;
@@ -20,6 +21,7 @@ pub use claim::{
     Claim, ClaimInput, GradientPart, Leaf, LeafPhase, MicrobatchLoss, Origin, Port, PortKind,
     TensorNorm, TensorState, leaf_root,
 };
+pub use conviction::{ClaimedLeaf, Conviction};
 pub use evaluation::{Course, StepWork};
 pub use expert_cuts::ExpertCuts;
 pub use f32_bits::F32Bits;

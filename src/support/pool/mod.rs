@@ -16,6 +16,7 @@ use concord_coordinator::server::{self, RunningServer, ServerOptions};
 use concord_proto::serving::ServedModel;
 use concord_proto::session::Role;
 
+use crate::support::referee::RefereeChoice;
 use crate::support::scratch::{self, Scratch};
 use crew::Crew;
 pub use crew::Troubles;
@@ -39,6 +40,8 @@ pub struct PoolOptions {
     pub config: Config,
     /// More options of each worker.
     pub worker_options: Vec<String>,
+    /// What decides where a checker contradicts a worker.
+    pub referee: RefereeChoice,
 }
 
 /// A running pool.
@@ -81,11 +84,15 @@ impl LocalPool {
                 (scratch.path().to_path_buf(), Some(scratch))
             }
         };
+        let data_dir = dir.join("coordinator");
+        // One thread: the workers have the cores.
+        let referee = options.referee.referee(&data_dir, None, 1);
         let server = server::start(ServerOptions {
             listen: options.listen,
-            data_dir: dir.join("coordinator"),
+            data_dir,
             config: options.config,
             serve,
+            referee,
         });
         Ok(Self {
             server: server.await?,

@@ -6,8 +6,8 @@ use concord_proto::ledger::Offence;
 use concord_proto::limits::{NAME_BYTES_MAX, is_name};
 use concord_proto::manifest::{StateEntry, state_roots};
 use concord_proto::{
-    Claim, ClaimInput, Digest, Leaf, LeafPhase, Origin, Port, PortKind, Signed, SignedError, Slot,
-    TensorState, WorkerId, leaf_root,
+    Claim, ClaimInput, Conviction, Digest, Leaf, LeafPhase, Origin, Port, PortKind, Signed,
+    SignedError, Slot, TensorState, WorkerId, leaf_root,
 };
 
 use super::means::check_means;
@@ -28,6 +28,7 @@ pub fn check_claim(
         culprit: worker,
         offence,
         evidence,
+        conviction: None,
     };
     let claim: Claim = signed.open().map_err(|error| match error {
         SignedError::Forged(_) => breach(Offence::Forgery, error.to_string()),
@@ -48,8 +49,13 @@ pub fn check_claim(
     let checker = ClaimChecker { rules, worker };
     checker
         .check(&claim, leaves)
-        .map_err(|(offence, evidence)| {
-            breach(offence, format!("in {}, {evidence}", rules.words()))
+        .map_err(|(offence, evidence)| Breach {
+            conviction: Some(Box::new(Conviction::BrokenRule {
+                claim: signed.clone(),
+                leaves: leaves.to_vec(),
+                before: rules.before.to_vec(),
+            })),
+            ..breach(offence, format!("in {}, {evidence}", rules.words()))
         })?;
     check_means(rules, worker, &claim)?;
     Ok(claim)

@@ -42,6 +42,7 @@ pub fn check_computed(
         culprit: worker,
         offence: Offence::WrongClaim,
         evidence: format!("in {}, {what}", rules.words()),
+        conviction: None,
     })
 }
 
@@ -102,6 +103,7 @@ pub(super) fn check_means(
             "in {}, its loss or gradient norm is not what the scalars of the step give",
             rules.words()
         ),
+        conviction: None,
     })
 }
 

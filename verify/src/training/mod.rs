@@ -12,6 +12,7 @@
 mod agreement;
 pub mod bundle;
 mod claim;
+mod conviction;
 mod links;
 mod means;
 mod shape;
@@ -23,11 +24,15 @@ use concord_proto::manifest::{StateEntry, state_roots};
 use concord_proto::session::Scalars;
 use concord_proto::tree::{self, Node};
 use concord_proto::{
-    Claim, Digest, Domain, F32Bits, JobId, JobSpec, Layers, Leaf, Plan, TrainedTensor, WorkerId,
+    Claim, Conviction, Digest, Domain, F32Bits, JobId, JobSpec, Layers, Leaf, Plan, Signed,
+    TrainedTensor, WorkerId,
 };
 
 pub use agreement::{Disagreement, check_agreement, merged_state, step_record};
 pub use claim::check_claim;
+pub use conviction::{
+    ConvictionRules, DecidedVerdict, Shown, check_conviction, opens, sorted_ports,
+};
 pub use links::check_links;
 pub use means::{check_computed, check_scalars};
 pub use shape::{leaf_position, leaf_words, parts};
@@ -42,6 +47,8 @@ pub struct Breach {
     pub offence: Offence,
     /// What does not hold, in a sentence.
     pub evidence: String,
+    /// What shows it to others, where what was signed does.
+    pub conviction: Option<Box<Conviction>>,
 }
 
 /// What the claims of one step are checked against.
@@ -68,6 +75,7 @@ pub struct StepRules<'a> {
 pub struct Claimed<'a> {
     /// Whose.
     pub worker: WorkerId,
+    pub signed: &'a Signed,
     /// The claim, opened.
     pub claim: &'a Claim,
     pub leaves: &'a [Leaf],

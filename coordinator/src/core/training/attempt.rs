@@ -252,6 +252,7 @@ impl Attempt {
             let given = self.claims.get(&worker)?;
             Some(Claimed {
                 worker,
+                signed: &given.signed,
                 claim: &given.claim,
                 leaves: &given.leaves,
             })
@@ -298,6 +299,17 @@ impl Attempt {
             claims,
             nonce: self.nonce,
             started: self.started,
+        })
+    }
+
+    /// The claims that are in.
+    pub(super) fn submitted(&self) -> Option<StepClaims> {
+        let claims = self.claims.values();
+        let claims = claims.map(|given| (given.signed.clone(), given.leaves.clone()));
+        Some(StepClaims {
+            step: self.step,
+            scalars: self.scalars.clone()?,
+            claims: claims.collect(),
         })
     }
 

@@ -1,7 +1,8 @@
 //! What workers and checkers say about a job.
 
+use concord_proto::ledger::Finding;
 use concord_proto::session::ToCoordinator;
-use concord_proto::{JobId, WorkerId};
+use concord_proto::{Digest, JobId, WorkerId};
 
 use super::attempt::Computed;
 use super::audits::PlannedStep;
@@ -76,6 +77,20 @@ impl TrainingJob {
             | ToCoordinator::StageFailed { .. }
             | ToCoordinator::AnswerVerdict { .. } => {}
         }
+    }
+
+    /// The referee has re-run a leaf, from inputs at these addresses.
+    pub(in crate::core) fn on_refereed(
+        &mut self,
+        context: &mut EventContext,
+        order: u64,
+        finding: Finding,
+        inputs: Vec<Vec<Digest>>,
+    ) {
+        let (journal, job) = (&mut self.journal, &self.order);
+        let found = (finding, inputs);
+        let decisions = self.audits.refereed(context, journal, job, order, found);
+        self.carry_out(context, decisions);
     }
 }
 

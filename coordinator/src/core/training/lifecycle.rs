@@ -72,6 +72,7 @@ impl TrainingJob {
             progress,
             persisted.audits,
             persisted.ledger.agreements,
+            &persisted.claims,
         );
         let reason = "the coordinator was started again".to_string();
         let committed = Committed::restore(
@@ -143,6 +144,7 @@ impl TrainingJob {
             JobState::Completed { .. } => return,
         }
         self.crew.forgive();
+        self.audits.forgive();
         self.order = JobOrder::new(number, new);
         let (options, spec) = (self.order.options(), self.order.spec());
         self.saves = Saves::new(

@@ -64,6 +64,7 @@ pub async fn serve(folder: &std::path::Path, served: ServedModel) -> (RunningSer
         data_dir: folder.to_path_buf(),
         config,
         serve: Some(served),
+        referee: None,
     };
     let server = start(options).await.unwrap();
     let serving = server.serving().expect("it serves");

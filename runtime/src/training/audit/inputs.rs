@@ -11,9 +11,8 @@ use concord_proto::session::{AuditOrder, OpenRequest, OpenedMicrobatch, Opening,
 use concord_proto::tree::Node;
 use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::wire::{Body, ending};
-use concord_proto::{
-    Digest, JobSpec, Leaf, LeafPhase, Port, PortKind, WorkerId, canonical, merkle,
-};
+use concord_proto::{Digest, JobSpec, Leaf, LeafPhase, Port, PortKind, WorkerId, canonical};
+use concord_verify::training::opens;
 
 use tonic::transport::Channel;
 
@@ -47,6 +46,21 @@ enum Opened {
     Ports(Vec<Vec<Digest>>),
     /// Of a sum: of the values, and of what its microbatches are computed from again.
     Again(Vec<Digest>, Vec<OpenedMicrobatch>),
+}
+
+impl Opened {
+    fn addresses(&self) -> Vec<Vec<Digest>> {
+        match self {
+            Self::Ports(ports) => ports.clone(),
+            Self::Again(values, microbatches) => {
+                let received = microbatches.iter().map(|opened| {
+                    let received = [opened.activation, opened.gradient];
+                    received.into_iter().flatten().collect()
+                });
+                [values.clone()].into_iter().chain(received).collect()
+            }
+        }
+    }
 }
 
 impl OpenedLeaf {
@@ -83,6 +97,7 @@ impl OpenedLeaf {
 
     async fn fetch_all(self) -> Result<GivenInputs, RuntimeError> {
         let mut given = GivenInputs {
+            addresses: self.opened.addresses(),
             leaf: self.order.leaf,
             tensors: Vec::new(),
             moments: Vec::new(),
@@ -159,6 +174,8 @@ async fn open(order: &AuditOrder, limits: InputLimits) -> Result<(Channel, Opene
 
 /// What a worker gave of the inputs of a leaf, checked against the leaf's digests.
 pub(crate) struct GivenInputs {
+    /// Of the blobs, as convictions have them.
+    pub(crate) addresses: Vec<Vec<Digest>>,
     leaf: Leaf,
     tensors: Vec<(PortKind, Vec<Arc<Tensor>>)>,
     moments: Vec<Moment>,
@@ -220,6 +237,7 @@ impl Inputs {
         step: u32,
     ) -> Result<Self, RuntimeError> {
         let GivenInputs {
+            addresses: _,
             leaf,
             tensors,
             moments,
@@ -321,19 +339,6 @@ impl Inputs {
             state.0.insert(name, tensor);
         }
         Ok(state)
-    }
-}
-
-/// Whether addresses open a port.
-fn opens(port: Port, digests: &[Digest]) -> bool {
-    match port.kind {
-        PortKind::State | PortKind::Moments | PortKind::Partial { .. } => {
-            merkle::root(digests) == port.digest
-        }
-        PortKind::Tokens | PortKind::Loss => digests.is_empty(),
-        PortKind::Activation(_) | PortKind::Gradient(_) | PortKind::Scalars => {
-            digests == [port.digest]
-        }
     }
 }
 

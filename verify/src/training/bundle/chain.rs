@@ -4,8 +4,8 @@
 use concord_proto::ledger::claim_digest;
 use concord_proto::manifest::StateEntry;
 use concord_proto::{
-    BatchPlan, Claim, Course, Digest, Domain, JobSpec, Leaf, PortKind, StepRecord, WorkerId,
-    leaf_root, microbatch_digest,
+    BatchPlan, Claim, Course, Digest, Domain, JobSpec, Leaf, PortKind, Signed, StepRecord,
+    WorkerId, leaf_root, microbatch_digest,
 };
 
 use super::files::{CLAIMS, DATA, INITIAL, RECORDS};
@@ -19,6 +19,7 @@ pub(super) type StepLeaves<'a> = Vec<(WorkerId, &'a [Leaf])>;
 /// A claim of a step, opened.
 struct OpenedClaim<'a> {
     worker: WorkerId,
+    signed: &'a Signed,
     claim: Claim,
     leaves: &'a [Leaf],
 }
@@ -132,6 +133,7 @@ impl<'a> Walk<'a, '_> {
             .iter()
             .map(|opened| Claimed {
                 worker: opened.worker,
+                signed: opened.signed,
                 claim: &opened.claim,
                 leaves: opened.leaves,
             })
@@ -182,6 +184,7 @@ impl<'a> Walk<'a, '_> {
                 }
                 Ok(OpenedClaim {
                     worker,
+                    signed,
                     claim,
                     leaves,
                 })
