@@ -134,14 +134,12 @@ impl Core {
                 order,
                 finding,
                 inputs,
-            } => {
-                self.with_running(now, &mut out, |job, context| {
-                    // That job may be over by now, and the numbers of another are its own.
-                    if let Some(job) = job.filter(|job| job.id() == of) {
-                        job.on_refereed(context, order, finding, inputs);
-                    }
-                });
-            }
+            } => self.with_running(now, &mut out, |job, context| {
+                // That job may be over by now, and the numbers of another are its own.
+                if let Some(job) = job.filter(|job| job.id() == of) {
+                    job.on_refereed(context, order, finding, inputs);
+                }
+            }),
             CoreEvent::BlobsChecked { check, missing } => {
                 self.with_running(now, &mut out, |job, context| {
                     if let Some(job) = job {

@@ -172,7 +172,7 @@ impl Recomputer {
         spec: &JobSpec,
     ) -> Result<(GivenInputs, LeafPlace), RuntimeError> {
         let worker = order.worker;
-        let opened = OpenedLeaf::ask(order, spec).await?;
+        let opened = OpenedLeaf::ask(order, spec, self.memory_bytes).await?;
         let turn = self.queue.turn(worker).await;
         let given = opened.fetch().await?;
         Ok((given, turn.fetched()))

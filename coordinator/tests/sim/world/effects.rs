@@ -68,18 +68,7 @@ impl World {
                 let answer = CoreEvent::Probed { session, failure };
                 self.at(self.now + MS, Item::ToCore(session, answer));
             }
-            CoreEffect::Referee(order) => {
-                assert!(
-                    self.config.referee,
-                    "a coordinator without a referee asks it"
-                );
-                self.refereed.push((*order).clone());
-                let done = self.now + MS + self.referee_takes;
-                self.at(done, Item::Refereed(order));
-                if std::mem::take(&mut self.dies_at_first_rerun) {
-                    self.at(self.now + MS / 2, Item::Crash);
-                }
-            }
+            CoreEffect::Referee(order) => self.begin_rerun(order),
             CoreEffect::CheckBlobs { check, blobs } => {
                 let missing = blobs.into_iter().filter(|b| !self.blobs.contains(b));
                 let missing = missing.collect();

@@ -64,13 +64,18 @@ impl Opened {
 }
 
 impl OpenedLeaf {
-    /// Asks the worker of a leaf, of the job with this spec, to open it.
+    /// Asks the worker of a leaf, of the job with this spec, to open it. No input is taken of more
+    /// than `room` bytes.
     ///
     /// # Errors
     /// [`RuntimeError::Unreachable`] where it does not, or not in time.
-    pub(crate) async fn ask(order: AuditOrder, spec: &JobSpec) -> Result<Self, RuntimeError> {
+    pub(crate) async fn ask(
+        order: AuditOrder,
+        spec: &JobSpec,
+        room: u64,
+    ) -> Result<Self, RuntimeError> {
         let (worker, start) = (order.worker, Instant::now());
-        let limits = InputLimits::of(spec, order.leaf.layers);
+        let limits = InputLimits::of(spec, order.leaf.layers, room);
         let (channel, opened) = in_time(&worker, INPUTS_MAX, open(&order, limits)).await?;
         let turns = match &opened {
             Opened::Ports(_) => 1,

@@ -221,9 +221,14 @@ impl LeafAudits {
         let waited = context.now.since(since);
         let member = context.members.get(&audit.worker);
         let is_gone = member.is_none_or(|member| member.session.is_none());
-        let may_return = member.is_some_and(|member| {
-            is_gone && context.now.since(member.left) < context.config.opening_grace_us
-        });
+        // A worker that is accused is not left out because its link broke, or the coordinator was
+        // started again.
+        let grace = match audit.is_contested() {
+            true => context.config.third_party_grace_us,
+            false => context.config.opening_grace_us,
+        };
+        let may_return =
+            member.is_some_and(|member| is_gone && context.now.since(member.left) < grace);
         if may_return {
             return Vec::new();
         }
