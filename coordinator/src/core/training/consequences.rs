@@ -40,7 +40,8 @@ impl TrainingJob {
         }
     }
 
-    /// Goes on without a party that nothing shows to be guilty. Steps from `void` on are done again.
+    /// Goes on without a party that nothing shows to be guilty. Steps from `void` on are done
+    /// again.
     fn leave_out(
         &mut self,
         context: &mut EventContext,

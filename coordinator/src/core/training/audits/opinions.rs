@@ -10,7 +10,8 @@ use super::{
 
 impl LeafAudits {
     /// Another party has found a contested leaf right: those that contradict the claim are left
-    /// out. Where they found it wrong as it was claimed, that is written down, and its step is void.
+    /// out. Where they found it wrong as it was claimed, that is written down, and its step is
+    /// void.
     pub(super) fn outvote(
         &mut self,
         context: &mut EventContext,
