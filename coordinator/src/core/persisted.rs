@@ -10,7 +10,7 @@ use concord_proto::client::{JobEvent, JobState, Submission};
 use concord_proto::ledger::{Finding, LedgerEntry, LedgerEvent, Offence, Verdict, entry_digest};
 use concord_proto::manifest::StateManifest;
 use concord_proto::session::{DeviceInfo, Role};
-use concord_proto::{Digest, JobId, Leaf, Plan, PublicKey, Signed, StepRecord, WorkerId};
+use concord_proto::{Digest, JobId, Leaf, Plan, Port, PublicKey, Signed, StepRecord, WorkerId};
 use concord_verify::training::bundle::StepClaims;
 
 use super::new_job::NewJob;
@@ -41,6 +41,18 @@ pub struct PersistedAudit {
     pub epoch: u32,
     pub worker: WorkerId,
     pub leaf: Leaf,
+    /// Whether the draw chose it; else only a checker's verdict made it doubtful.
+    pub is_drawn: bool,
+    /// Verdicts that do not fit the claim, which are yet to be decided about.
+    pub contradictions: Vec<PersistedContradiction>,
+}
+
+/// A verdict that does not fit the claim.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct PersistedContradiction {
+    pub verdict: Signed,
+    /// The outputs that the checker was shown.
+    pub shown: Vec<Port>,
 }
 
 /// One change of what is persisted.
@@ -88,6 +100,9 @@ pub enum Change {
     DropCheckpoints { job: JobId, steps: Vec<u32> },
     /// A drawn leaf is to be audited.
     AuditOpened { job: JobId, audit: PersistedAudit },
+    /// Checkers contradict what the worker of a leaf claims, or do so no more; replaces what was
+    /// persisted of the audit.
+    AuditContradicted { job: JobId, audit: PersistedAudit },
     /// It is audited, or void.
     AuditClosed {
         job: JobId,
@@ -195,7 +210,7 @@ pub struct PersistedJob {
     pub progress: JobProgress,
     /// All records.
     pub records: Vec<StepRecord>,
-    /// Claims of the last two committed steps.
+    /// Claims of the last two committed steps, and of those with an open audit.
     pub claims: Vec<StepClaims>,
     /// States in the store.
     pub checkpoints: Vec<StateManifest>,

@@ -1,6 +1,7 @@
 //! A pool in one thread: a core, make-believe workers and checkers, and a network between them,
 //! all from one seed.
 
+mod audits;
 mod effects;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,13 +19,14 @@ use concord_proto::{
 };
 
 use super::arithmetic as fake;
-use super::claims::rerun;
+use super::claims::{self, rerun};
 use super::job::asked;
 use super::lies::Lie;
 use super::links::Links;
 use super::memory::Memory;
 use super::rng::Rng;
 use super::room;
+use super::stage::Openings;
 use super::swept::{Swept, blobs_of};
 use super::worker::{Act, Frame, Library, Worker};
 
@@ -39,6 +41,9 @@ pub enum Checker {
     Lazy,
     /// Says that all is wrong.
     Accuser,
+    /// Knows what the workers claim: says that it is right without looking, and nothing about
+    /// leaves that nobody claims.
+    Evasive,
 }
 
 enum Body {
@@ -63,6 +68,7 @@ enum Item {
     Frame(Frame),
     Act(WorkerId, Act),
     Checked(u64, Vec<Digest>),
+    Refereed(Box<AuditOrder>),
     Kill(WorkerId),
     Drain(WorkerId),
     Break(WorkerId),
@@ -70,6 +76,16 @@ enum Item {
     Garbage(WorkerId),
     Crash,
     Boot,
+}
+
+impl Item {
+    /// Whether it ends with the coordinator's process.
+    fn is_of_coordinator(&self) -> bool {
+        matches!(
+            self,
+            Self::ToCore(..) | Self::Checked(..) | Self::Refereed(..)
+        )
+    }
 }
 
 pub struct World {
@@ -96,6 +112,18 @@ pub struct World {
     pub crashes: u64,
     /// Until then the store has no room for states.
     pub full_until: u64,
+    /// The coordinator's referee gets no inputs.
+    pub withholds_from_referee: bool,
+    /// It has the memory for no leaf.
+    pub is_referee_small: bool,
+    /// How long the referee computes.
+    pub referee_takes: u64,
+    /// The coordinator dies once while its referee computes.
+    pub dies_at_first_rerun: bool,
+    /// Who dies with the coordinator.
+    pub kill_at_crash: Option<WorkerId>,
+    /// What the referee was asked, in order.
+    pub refereed: Vec<AuditOrder>,
     /// How many layers workers have memory for, whatever they announce.
     pub rooms: BTreeMap<WorkerId, u32>,
     pub links: Links,
@@ -116,7 +144,10 @@ impl World {
         };
         let mut world = Self {
             rng: Rng::new(seed),
-            config: Config::default(),
+            config: Config {
+                referee: true,
+                ..Config::default()
+            },
             memory: Memory::default(),
             blobs: BTreeSet::new(),
             swept: Swept::default(),
@@ -133,6 +164,12 @@ impl World {
             effects: 0,
             crashes: 0,
             full_until: 0,
+            withholds_from_referee: false,
+            is_referee_small: false,
+            referee_takes: 0,
+            dies_at_first_rerun: false,
+            kill_at_crash: None,
+            refereed: Vec::new(),
             rooms: BTreeMap::new(),
             links: Links::default(),
             transactions: None,
@@ -299,6 +336,7 @@ impl World {
             }
             Item::Act(id, act) => self.act(id, act),
             Item::Checked(check, missing) => self.apply(CoreEvent::BlobsChecked { check, missing }),
+            Item::Refereed(order) => self.referee(&order),
             Item::Kill(id) => self.die(id),
             Item::Drain(id) => self.up(id, ToCoordinator::Drain),
             Item::Break(id) => {
@@ -422,8 +460,10 @@ impl World {
         }
         self.crashes += 1;
         self.crash_after = None;
-        self.queue
-            .retain(|_, item| !matches!(item, Item::ToCore(..) | Item::Checked(..)));
+        if let Some(id) = self.kill_at_crash.take() {
+            self.processes.remove(&id);
+        }
+        self.queue.retain(|_, item| !item.is_of_coordinator());
         let ids: Vec<_> = self
             .processes
             .iter()
@@ -500,53 +540,6 @@ impl World {
             Act::Store(blobs) => self.blobs.extend(blobs),
             Act::Leave => drop(self.processes.remove(&id)),
         }
-    }
-
-    fn audit(&mut self, auditor: WorkerId, order: AuditOrder) {
-        let at = (order.step, order.epoch);
-        let openings = match self.processes.get(&order.worker).map(|p| &p.body) {
-            Some(Body::Worker(worker)) => worker.openings.get(&at).cloned(),
-            _ => None,
-        };
-        let truth = openings.map(|openings| rerun(&order.leaf, &openings));
-        let (how, signer) = match &self.processes[&auditor].body {
-            Body::Worker(worker) => (Checker::Honest, worker.key.clone()),
-            Body::Checker(how, key) => (*how, (**key).clone()),
-        };
-        let garbage = |port: &Port| Port {
-            digest: fake::mix("accused", &[port.digest]),
-            ..*port
-        };
-        let finding = match (how, truth) {
-            (Checker::Lazy, _) => Finding::Agrees,
-            (Checker::Accuser, _) => Finding::Differs {
-                computed: order.leaf.outputs.iter().map(garbage).collect(),
-            },
-            (Checker::Honest, None) => Finding::Inconclusive {
-                reason: "gone".to_string(),
-            },
-            (Checker::Honest, Some(truth)) => {
-                let same = order.leaf.outputs.iter().all(|port| truth.contains(port));
-                if same {
-                    Finding::Agrees
-                } else {
-                    Finding::Differs { computed: truth }
-                }
-            }
-        };
-        let verdict = Verdict {
-            job: order.job,
-            step: order.step,
-            epoch: order.epoch,
-            worker: order.worker,
-            leaf: order.leaf.digest(),
-            finding,
-        };
-        let verdict = ToCoordinator::Verdict {
-            order: order.order,
-            verdict: Signed::new(&signer, &verdict),
-        };
-        self.soon(Item::Act(auditor, Act::Say(verdict)));
     }
 
     fn apply(&mut self, event: CoreEvent) {

@@ -1,6 +1,7 @@
 //! Training: the job, who does which part of it, and what is signed about each step.
 
 mod claim;
+mod conviction;
 pub mod draw;
 mod evaluation;
 mod expert_cuts;
@@ -21,6 +22,7 @@ pub use claim::{
     Claim, ClaimInput, FirstHalf, GradientPart, Leaf, LeafPhase, MicrobatchLoss, Origin, Port,
     PortKind, TensorNorm, TensorState, first_half_digest, leaf_root,
 };
+pub use conviction::{ClaimedLeaf, Conviction, SignedHalf};
 pub use evaluation::{Course, StepWork};
 pub use expert_cuts::ExpertCuts;
 pub use f32_bits::F32Bits;

@@ -3,6 +3,7 @@
 
 mod auditor;
 mod queue;
+mod recomputer;
 #[cfg(test)]
 mod stalling_tests;
 
@@ -25,6 +26,7 @@ use crate::{Backoff, RuntimeError, measure};
 
 pub(crate) use auditor::Auditor;
 pub(crate) use queue::AuditQueue;
+pub(crate) use recomputer::Recomputer;
 
 /// How a checker runs.
 #[derive(Clone, Debug)]

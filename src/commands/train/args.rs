@@ -14,6 +14,7 @@ use crate::support::bytes;
 use crate::support::job_file::{JobFile, ReadOptions};
 use crate::support::output::counted;
 use crate::support::pool::PoolOptions;
+use crate::support::referee::RefereeChoice;
 
 /// A number of steps.
 fn steps() -> clap::builder::RangedI64ValueParser<u32> {
@@ -68,6 +69,15 @@ pub struct TrainArgs {
     /// Memory of each worker of this machine, such as 8G; by default they divide what is free.
     #[arg(long, value_name = "BYTES", value_parser = bytes::parse, conflicts_with = "coordinator")]
     memory: Option<u64>,
+    /// What decides where a checker of the pool on this machine contradicts a worker: "cpu",
+    /// "reference" (scalar code, slow) or "off".
+    #[arg(
+        long,
+        default_value = "cpu",
+        value_name = "DEVICE",
+        conflicts_with = "coordinator"
+    )]
+    referee: RefereeChoice,
     /// Where the pool on this machine keeps its state, with which the job goes on after an
     /// interruption; by default in output_dir, until the result is there.
     #[arg(long, value_name = "DIR", conflicts_with = "coordinator")]
@@ -205,6 +215,7 @@ impl TrainArgs {
             listen: ([127, 0, 0, 1], 0).into(),
             config: Config::default(),
             worker_options: self.memory_options(workers),
+            referee: self.referee,
         }
     }
 

@@ -214,6 +214,7 @@ fn text(proof: &Proof, shares: &BTreeMap<WorkerId, WorkerShare>) -> String {
         [] => lines.push("convicted   nobody".to_string()),
         all => lines.extend(all.iter().map(|id| format!("convicted   {id}"))),
     }
+    lines.extend(not_computed(report));
     lines.push(format!(
         "detection   {:.2} % for one false piece in each step (a piece is drawn with {:.2} %), if \
          {} are honest",
@@ -228,6 +229,20 @@ fn text(proof: &Proof, shares: &BTreeMap<WorkerId, WorkerShare>) -> String {
     lines.extend(proof.shown().into_iter().map(of("shown")));
     lines.extend(proof.not_shown().into_iter().map(of("not shown")));
     lines.join("\n")
+}
+
+/// What convictions rest on that nobody has checked here.
+fn not_computed(report: &Report) -> Vec<String> {
+    let rests = |count: u32, what: &str| {
+        (count > 0)
+            .then(|| format!("convictions {count} rest on {what}, which was not checked here"))
+    };
+    let on_rerun = rests(report.convictions_on_rerun, "the result of a re-run");
+    let on_state = rests(
+        report.convictions_on_state,
+        "the state before a step, as the coordinator names it",
+    );
+    [on_rerun, on_state].into_iter().flatten().collect()
 }
 
 /// What was compared of the result.
@@ -308,7 +323,10 @@ fn object(proof: &Proof, shares: &BTreeMap<WorkerId, WorkerShare>) -> Value {
         "audits_drawn": report.audits_drawn, "audits_agreed": report.audits_agreed,
         "audits_counted": report.audits_counted,
         "audits_inconclusive": report.audits_inconclusive,
-        "convicted": names(&report.convicted), "audit_rate_min": report.audit_rate_min,
+        "convicted": names(&report.convicted),
+        "convictions_on_rerun": report.convictions_on_rerun,
+        "convictions_on_state": report.convictions_on_state,
+        "audit_rate_min": report.audit_rate_min,
         "detection": report.detection, "detection_steps": report.detection_steps,
         "tensors_checked": weights.map(|weights| weights.tensors),
         "base_checked": weights.map(|weights| matches!(weights.base, Some(Base::Same(..)))),

@@ -18,6 +18,7 @@ use concord_proto::serving::ServedModel;
 use concord_proto::session::Role;
 
 use crate::support::client_key;
+use crate::support::referee::RefereeChoice;
 use crate::support::scratch::{self, Scratch};
 use crew::Crew;
 pub use crew::Troubles;
@@ -41,6 +42,8 @@ pub struct PoolOptions {
     pub config: Config,
     /// More options of each worker.
     pub worker_options: Vec<String>,
+    /// What decides where a checker contradicts a worker.
+    pub referee: RefereeChoice,
 }
 
 /// A running pool.
@@ -84,12 +87,16 @@ impl LocalPool {
             }
         };
         let access = PoolAccess::of_one_process([client_key::key()?.public()]);
+        let data_dir = dir.join("coordinator");
+        // One thread: the workers have the cores.
+        let referee = options.referee.referee(&data_dir, None, 1);
         let server = server::start(ServerOptions {
             listen: options.listen,
-            data_dir: dir.join("coordinator"),
+            data_dir,
             config: options.config,
             serve,
             access: access.fixed(),
+            referee,
         });
         Ok(Self {
             server: server.await?,

@@ -6,7 +6,7 @@ use concord_proto::session::ToWorker;
 use concord_proto::{Digest, Domain, TensorState, WorkerId, canonical};
 
 use super::active_plan::ActivePlan;
-use super::conviction::Conviction;
+use super::charge::Charge;
 use super::flush::{Flush, FlushCheck, FlushReport};
 use super::{Change, CoreEffect, EventContext, TrainingJob};
 
@@ -47,6 +47,7 @@ impl TrainingJob {
     /// Hands out what waits to be re-run, takes back what was not answered, gives up what cannot be
     /// audited.
     fn run_audits(&mut self, context: &mut EventContext) {
+        self.crew.set_accused(self.audits.accused());
         for queued in self.audits.take_back(context, self.order.trains_all()) {
             let (journal, order) = (&mut self.journal, &self.order);
             let decisions = self.audits.hand_out(context, journal, order, queued);
@@ -217,8 +218,7 @@ impl TrainingJob {
                 let steps = self.spec().updates_before(step);
                 let evidence =
                     format!("it stored another state than the one committed after {steps} steps");
-                let conviction = Conviction::new(worker, Offence::WrongClaim, evidence);
-                self.convict(context, conviction);
+                self.convict(context, Charge::new(worker, Offence::WrongClaim, evidence));
             }
             FlushReport::Complete => {
                 let check = self.audits.next_number();

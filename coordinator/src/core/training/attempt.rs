@@ -6,7 +6,8 @@ use concord_proto::draw::nonce_commitment;
 use concord_proto::manifest::StateEntry;
 use concord_proto::session::Scalars;
 use concord_proto::{
-    Claim, Digest, JobId, JobSpec, Leaf, LeafPhase, Signed, StepRecord, WorkerId, first_half_digest,
+    Claim, Digest, JobId, JobSpec, Leaf, LeafPhase, Signed, SignedHalf, StepRecord, WorkerId,
+    first_half_digest,
 };
 use concord_verify::training::bundle::StepClaims;
 use concord_verify::training::{
@@ -16,6 +17,7 @@ use concord_verify::training::{
 
 use super::Time;
 use super::active_plan::ActivePlan;
+use super::audits::SignedStep;
 use super::dispute::{Dispute, DisputeSubject};
 
 /// A step being done.
@@ -205,6 +207,7 @@ impl Attempt {
         }
         let of = |worker: &WorkerId| ClaimedLeaves {
             worker: *worker,
+            signed: &self.computed[worker].first_half,
             leaves: &self.computed[worker].leaves,
         };
         let claimed: Vec<ClaimedLeaves> = workers.iter().map(of).collect();
@@ -278,7 +281,7 @@ impl Attempt {
             return SecondPhase::Waits;
         };
         let first = SignedFirst {
-            digest: first_half_digest(&computed.first_half),
+            signed: &computed.first_half,
             leaves: &computed.leaves,
         };
         let rules = self.rules(basis);
@@ -347,6 +350,19 @@ impl Attempt {
             nonce: self.nonce,
             started: self.started,
         })
+    }
+
+    /// What workers have signed so far.
+    pub(super) fn signed(&self) -> SignedStep {
+        let half = |signed: &Signed, leaves: &[Leaf]| SignedHalf {
+            signed: signed.clone(),
+            leaves: leaves.to_vec(),
+        };
+        let first = self.computed.values();
+        let first = first.map(|given| half(&given.first_half, &given.leaves));
+        let second = self.claims.values();
+        let second = second.map(|given| half(&given.signed, &given.leaves));
+        first.chain(second).collect()
     }
 
     /// The leaves that a dispute is decided by.

@@ -1,7 +1,8 @@
 //! What workers and checkers say about a job.
 
+use concord_proto::ledger::Finding;
 use concord_proto::session::ToCoordinator;
-use concord_proto::{JobId, Signed, WorkerId};
+use concord_proto::{Digest, JobId, Signed, WorkerId};
 use concord_verify::training::StepValues;
 
 use super::attempt::Computed;
@@ -89,6 +90,28 @@ impl TrainingJob {
         let (audits, journal) = (&mut self.audits, &mut self.journal);
         let job = &self.order;
         let decisions = audits.answer(context, journal, job, worker, order, verdict);
+        self.carry_out(context, decisions);
+    }
+
+    /// The referee has re-run a leaf, from inputs at these addresses.
+    pub(in crate::core) fn on_refereed(
+        &mut self,
+        context: &mut EventContext,
+        order: u64,
+        finding: Finding,
+        inputs: Vec<Vec<Digest>>,
+    ) {
+        let (journal, job) = (&mut self.journal, &self.order);
+        let found = (finding, inputs);
+        let decisions = self.audits.refereed(context, journal, job, order, found);
+        self.carry_out(context, decisions);
+    }
+
+    /// The referee cannot compute a leaf.
+    pub(in crate::core) fn on_beyond_referee(&mut self, context: &mut EventContext, order: u64) {
+        let decisions = self
+            .audits
+            .beyond_referee(context, &mut self.journal, order);
         self.carry_out(context, decisions);
     }
 }

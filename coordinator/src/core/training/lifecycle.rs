@@ -68,6 +68,7 @@ impl TrainingJob {
             progress,
             persisted.audits,
             persisted.ledger.agreements,
+            &persisted.claims,
         );
         let reason = "the coordinator was started again".to_string();
         let committed = Committed::restore(
@@ -149,6 +150,7 @@ impl TrainingJob {
             JobState::Completed { .. } => return self.join(context, by),
         }
         self.crew.forgive();
+        self.audits.forgive();
         // Whoever submits it again, its first submitter rules it, and says how it is run.
         let earlier = std::mem::take(&mut self.order.submitters);
         if !earlier.is_empty() && !by.rules(&earlier) {

@@ -7,7 +7,7 @@ use concord_proto::{Leaf, LeafPhase, Signed, WorkerId};
 
 use super::attempt::{Attempt, Basis, Computed, FirstPhase, SecondPhase};
 use super::audits::PlannedStep;
-use super::conviction::Conviction;
+use super::charge::Charge;
 use super::dispute::{Dispute, DisputeSubject};
 use super::{EventContext, TrainingJob};
 
@@ -73,7 +73,7 @@ impl TrainingJob {
         }
         match attempt.take_computed(context.now, &basis, worker, computed) {
             FirstPhase::Waits => {}
-            FirstPhase::Breach(breach) => self.convict(context, Conviction::of_breach(breach)),
+            FirstPhase::Breach(breach) => self.convict(context, Charge::of_breach(breach)),
             FirstPhase::Dispute(subject) => self.open_dispute(context, subject),
             FirstPhase::Complete(scalars) => {
                 let (job, workers) = (basis.job, basis.active.workers());
@@ -103,7 +103,7 @@ impl TrainingJob {
         };
         match attempt.take_claim(&basis, worker, claim, leaves) {
             SecondPhase::Waits => {}
-            SecondPhase::Breach(breach) => self.convict(context, Conviction::of_breach(breach)),
+            SecondPhase::Breach(breach) => self.convict(context, Charge::of_breach(breach)),
             SecondPhase::Differ(differing) => {
                 let subject = DisputeSubject::Differ {
                     between: [differing.first, differing.second],
@@ -135,7 +135,8 @@ impl TrainingJob {
             epoch,
         };
         let leaves = attempt.disputed_leaves(&subject);
-        let open = self.audits.dispute(context.now, at, leaves);
+        let signed = attempt.signed();
+        let open = self.audits.dispute(context.now, at, leaves, signed);
         attempt.open_dispute(Dispute::new(open, subject));
     }
 

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use concord_proto::draw::{AuditRate, nonce_commitment};
-use concord_proto::ledger::{LedgerEntry, LedgerEvent, Verdict, entry_digest};
-use concord_proto::{Digest, JobId, JobSpec, Plan, PublicKey, Signed, SignedError, WorkerId};
+use concord_proto::ledger::{LedgerEntry, LedgerEvent, Offence, Verdict, entry_digest};
+use concord_proto::{
+    Conviction, Digest, JobId, JobSpec, Plan, PublicKey, Signed, SignedError, WorkerId,
+};
 
 use super::VerifyError;
 use super::files::{LEDGER, SPEC};
@@ -32,6 +34,15 @@ pub(super) struct GivenVerdict {
     pub(super) verdict: Verdict,
 }
 
+/// A conviction as it is written: what it shows is not checked yet.
+pub(super) struct WrittenConviction {
+    /// Number of the entry.
+    pub(super) entry: u64,
+    pub(super) culprit: WorkerId,
+    pub(super) offence: Offence,
+    pub(super) conviction: Box<Conviction>,
+}
+
 /// What the ledger says once all entries have been read.
 pub(super) struct History {
     pub(super) coordinator: PublicKey,
@@ -44,6 +55,7 @@ pub(super) struct History {
     /// Who is enrolled, and whether as a checker.
     pub(super) enrolled: BTreeSet<(WorkerId, bool)>,
     pub(super) convicted: BTreeSet<WorkerId>,
+    pub(super) convictions: Vec<WrittenConviction>,
 }
 
 /// A step that was started and is not committed yet.
@@ -89,6 +101,7 @@ impl History {
                 inconclusive: BTreeSet::new(),
                 enrolled: BTreeSet::new(),
                 convicted: BTreeSet::new(),
+                convictions: Vec::new(),
             },
         };
         for entry in &entries[1..] {
@@ -210,8 +223,19 @@ impl Reader<'_> {
                 self.history.inconclusive.insert(*leaf);
                 Ok(())
             }
-            LedgerEvent::Convicted { culprit, .. } => {
+            LedgerEvent::Convicted {
+                culprit,
+                offence,
+                conviction,
+                ..
+            } => {
                 self.history.convicted.insert(*culprit);
+                self.history.convictions.push(WrittenConviction {
+                    entry: entry.number,
+                    culprit: *culprit,
+                    offence: *offence,
+                    conviction: conviction.clone(),
+                });
                 Ok(())
             }
             LedgerEvent::Voided { from_step } => self.voided(*from_step),

@@ -15,6 +15,7 @@
 
 mod audits;
 mod chain;
+mod convictions;
 mod error;
 mod files;
 mod folder;
@@ -85,7 +86,8 @@ impl Bundle {
 
 /// Checks a bundle: the job id, the chain of records, the signatures and numbering of the ledger,
 /// that every step is covered by claims that fit together, and that every leaf that was drawn was
-/// re-run by a checker, or counts as inconclusive.
+/// re-run by a checker, or counts as inconclusive, and that every conviction shows its offence, as
+/// far as that can be seen without computing.
 ///
 /// # Errors
 /// [`VerifyError`] naming the file, the statement in it and, where one is at fault, the party.
@@ -101,6 +103,7 @@ pub fn verify(bundle: &Bundle) -> Result<Report, VerifyError> {
 pub fn verify_by(bundle: &Bundle, pinned: &BTreeSet<WorkerId>) -> Result<Report, VerifyError> {
     let history = history::History::of(&bundle.spec, &bundle.ledger)?;
     let steps = chain::check(bundle, &history)?;
-    let audits = audits::check(&bundle.spec, &history, &steps, pinned)?;
-    Ok(report::of(bundle, &history, &steps, &audits))
+    let shown = convictions::check(bundle, &history)?;
+    let audits = audits::check(&bundle.spec, &history, &shown, &steps, pinned)?;
+    Ok(report::of(bundle, &history, &steps, (&audits, &shown)))
 }
