@@ -106,19 +106,7 @@ const CASES: &[Case] = &[
     ),
     worker("lower-precision", STAGES, "wrong result", "in step 1"),
     worker("lower-precision", REPLICAS, "wrong result", "in step 1"),
-    worker(
-        "replayed-claim@3",
-        STAGES,
-        "replayed claim",
-        "asked for step 3",
-    ),
-    worker(
-        "forged-signature@3",
-        STAGES,
-        "forged signature",
-        "signature",
-    ),
-    // The other worker decides between the one checker and the liar.
+    // One checker is enough: the referee decides.
     Case {
         checkers: 1,
         ..worker("wrong-data@3", STAGES, "wrong result", "in step 4")
@@ -129,8 +117,12 @@ const CASES: &[Case] = &[
         &["--plan", "2x1", "--canary-rate", "1"],
         "it passed an altered leaf",
     ),
-    checker("false-accuser", STAGES, "found it right"),
-    checker("false-accuser@3", REPLICAS, "found it right"),
+    checker("false-accuser", STAGES, "the referee found something else"),
+    checker(
+        "false-accuser@3",
+        REPLICAS,
+        "the referee found something else",
+    ),
 ];
 
 /// Runs the job with a pool of these workers and checkers, of whose work a share of `rate` is
@@ -244,6 +236,63 @@ fn bytes_that_are_no_message_convict_nobody_and_stop_no_job() {
     assert!(done.count("lost") > 0, "{:?}", done.events);
     assert_eq!(done.hash(), honest);
     verify(&done, &[]);
+}
+
+/// Two checkers that lie alike are no more than one: each word that does not fit the re-run of the
+/// referee convicts, and the worker that they accuse stays.
+#[test]
+fn two_accusers_do_not_beat_the_truth() {
+    let Some(shared) = shared() else { return };
+    let honest = honest_hash(&shared);
+    let mut pool = Pool::new();
+    join_honest(&mut pool, 2, 0);
+    let liars = ["false-accuser", "false-accuser@2"].map(|lie| {
+        let index = pool.join("checker", &[ONE, &["--lie", lie]].concat());
+        pool.key("checker", index)
+    });
+    let done = job_of(&pool, &shared, 2, 2, "1", STAGES);
+    let mut culprits: Vec<String> = done.convictions.iter().map(|c| c.culprit.clone()).collect();
+    culprits.sort();
+    let mut due = liars.to_vec();
+    due.sort();
+    assert_eq!(culprits, due, "{:?}", done.convictions);
+    assert!(
+        done.convictions
+            .iter()
+            .all(|c| c.offence == "false verdict")
+    );
+    assert_eq!(done.hash(), honest);
+}
+
+/// A coordinator that has no memory for a re-run convicts nobody: the job goes on without the liar.
+#[test]
+fn a_referee_without_memory_convicts_nobody() {
+    let Some(shared) = shared() else { return };
+    let honest = honest_hash(&shared);
+    for options in [["--referee-memory", "1M"], ["--referee", "off"]] {
+        let mut pool = Pool::with_coordinator(&options);
+        join_honest(&mut pool, 1, 2);
+        pool.join("worker", &[ONE, &["--lie", "wrong-data@3"]].concat());
+        let done = job_of(&pool, &shared, 2, 2, "1", STAGES);
+        assert_eq!(done.convictions, [], "{options:?}");
+        assert_eq!(done.hash(), honest, "{options:?}");
+    }
+}
+
+/// Lies that nothing shows to others: the job goes on without the liar, whose key stays.
+#[test]
+fn what_nothing_shows_convicts_nobody() {
+    let Some(shared) = shared() else { return };
+    let honest = honest_hash(&shared);
+    for lie in ["replayed-claim@3", "forged-signature@3"] {
+        let mut pool = Pool::new();
+        join_honest(&mut pool, 1, 2);
+        pool.join("worker", &[ONE, &["--lie", lie]].concat());
+        let done = job_of(&pool, &shared, 2, 2, "1", STAGES);
+        assert_eq!(done.convictions, [], "{lie}");
+        assert_eq!(done.hash(), honest, "{lie}");
+        verify(&done, &[]);
+    }
 }
 
 /// Where every weight is trained, a worker opens a sum with what its microbatches are computed

@@ -19,6 +19,7 @@
 //!     config: Config::default(),
 //!     serve: None,
 //!     access: PoolAccess::open([]).fixed(),
+//!     referee: None,
 //! };
 //! let server = server::start(options).await?;
 //! println!("workers and clients reach it at {}", server.url());

@@ -120,6 +120,7 @@ async fn serve(folder: &Path) -> RunningServer {
         config: Config::default(),
         serve: None,
         access: PoolAccess::open([]).fixed(),
+        referee: None,
     };
     start(options).await.unwrap()
 }

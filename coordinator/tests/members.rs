@@ -3,9 +3,10 @@
 mod sim;
 
 use concord_coordinator::core::{CoreEvent, SessionId};
-use concord_proto::Signed;
 use concord_proto::client::JobEvent;
+use concord_proto::ledger::{AttemptId, entry_digest};
 use concord_proto::session::{Role, ToCoordinator, ToWorker};
+use concord_proto::{ARITHMETIC_VERSION, FirstHalf, Signed, leaf_root};
 use sim::bare::Bare;
 use sim::job::job;
 use sim::world::{MS, SECOND, key};
@@ -347,13 +348,34 @@ fn a_key_that_is_convicted_meanwhile_stays_out() {
     let first = pool.worker(1);
     pool.say(first, ToCoordinator::Ready { job, epoch: 1 });
     let second = pool.worker(1);
-    // It hands in a claim that it has not signed.
-    let stranger = Signed::new(&key(2), &"what it computed".to_string());
+    // It signs a claim that has no leaves.
+    let plans = pool.sent.iter().filter_map(|(_, message)| match message {
+        ToWorker::Assign(assignment) => Some(assignment.plan.clone()),
+        _ => None,
+    });
+    let plan = plans.last().expect("a plan");
+    let started = pool.sent.iter().filter_map(|(_, message)| match message {
+        ToWorker::Step { started, .. } => Some(entry_digest(started)),
+        _ => None,
+    });
+    let half = FirstHalf {
+        job,
+        attempt: AttemptId {
+            number: 0,
+            entry: started.last().expect("a step"),
+        },
+        step: 0,
+        epoch: plan.epoch,
+        plan: plan.digest(),
+        arithmetic: ARITHMETIC_VERSION,
+        leaf_root: leaf_root(&[]),
+    };
+    let first_half = Signed::new(&key(1), &half);
     let computed = ToCoordinator::Computed {
         job,
         epoch: 1,
         step: 0,
-        first_half: stranger,
+        first_half,
         leaves: Vec::new(),
         losses: Vec::new(),
         norms: Vec::new(),

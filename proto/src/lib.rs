@@ -42,13 +42,14 @@ pub use crypto::{
 };
 pub use sequence::{SequenceEntry, TrainingSequence};
 pub use training::{
-    AdapterSpec, BatchPlan, Claim, ClaimInput, Course, CurveFromZero, Edge, EvaluationSpec,
-    ExpertCuts, F32Bits, FirstHalf, FrameHeader, GradientPart, HeldOut, InvalidSpec, JobId,
-    JobSpec, Layers, Leaf, LeafKey, LeafPhase, LoraUpdates, LossLimit, MicrobatchLoss, ModelPlace,
-    MomentFormat, Optimizer, Order, Origin, OtherUpdate, Patience, Plan, Port, PortKind,
-    PrecisionSpec, RateSchedule, Regularization, Replica, ScheduleKind, Slot, StepRecord, StepWork,
-    TensorNorm, TensorState, TrainedTensor, UpdateRule, UpdateSize, auditor, draw, first_half_digest,
-    held_out, leaf_root, ledger, microbatch_digest, tree,
+    AdapterSpec, BatchPlan, Claim, ClaimInput, ClaimedLeaf, Conviction, Course, CurveFromZero,
+    Edge, EvaluationSpec, ExpertCuts, F32Bits, FirstHalf, FrameHeader, GradientPart, HeldOut,
+    InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafKey, LeafPhase, LoraUpdates, LossLimit,
+    MicrobatchLoss, ModelPlace, MomentFormat, Optimizer, Order, Origin, OtherUpdate, Patience,
+    Plan, Port, PortKind, PrecisionSpec, RateSchedule, Regularization, Replica, ScheduleKind,
+    SignedHalf, Slot, StepRecord, StepWork, TensorNorm, TensorState, TrainedTensor, UpdateRule,
+    UpdateSize, auditor, draw, first_half_digest, held_out, leaf_root, ledger, microbatch_digest,
+    tree,
 };
 
 /// Version of the arithmetic contract (NUMERICS.md). It changes when any output bit may change.

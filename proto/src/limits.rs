@@ -12,6 +12,10 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 /// A tensor on its way between two workers: 32,768 tokens of 16,384 features in f32.
 pub const FRAME_BYTES_MAX: u64 = 2 << 30;
 
+/// A conviction: the claim of a step of 4,096 microbatches with all its leaves has 5 MiB. It has to
+/// fit into an entry of the ledger, which is a message.
+pub const CONVICTION_BYTES_MAX: usize = 8 << 20;
+
 /// Dimensions of a tensor.
 pub const RANK_MAX: usize = 8;
 
@@ -45,4 +49,5 @@ pub fn is_name(text: &str) -> bool {
 }
 
 const _: () = assert!(CHUNK_BYTES < MESSAGE_BYTES_MAX);
+const _: () = assert!(CONVICTION_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= BLOB_BYTES_MAX);

@@ -270,6 +270,9 @@ pub enum ToWorker {
         length: u32,
         /// The probability that a leaf is drawn, `p * 2^32`.
         rate: u64,
+        /// Digest of the enrolment that the ledger has: it goes on, if the auditor still has its
+        /// secrets.
+        known: Option<Digest>,
     },
     /// Open the secret of an attempt that is committed.
     Reveal {

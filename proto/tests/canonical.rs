@@ -31,6 +31,7 @@ fn every_variant_has_a_maker() {
     makes_all(Source::client_response);
     makes_all(Source::job_event);
     makes_all(|s, variant| s.ledger_entry(variant).event);
+    makes_all(Source::conviction);
     makes_all(Source::said_to_stage);
     makes_all(Source::said_by_stage);
     makes_all(Source::answer_verdict);
@@ -238,13 +239,14 @@ fn no_encoding_changes_unnoticed() {
     assert_eq!(golden.0, GOLDEN);
 }
 
-const GOLDEN: [&str; 35] = [
+const GOLDEN: [&str; 36] = [
     "ToCoordinator c79a8312",
     "ToWorker e91d781a",
     "ClientRequest 223c859b",
     "ClientResponse 42b9c87e",
     "JobEvent eb41c59c",
     "LedgerEntry 95981cdb",
+    "Conviction 00000000",
     "ToStage 6ab60069",
     "FromStage 328c84c1",
     "AnswerVerdict a598aacc",

@@ -122,6 +122,17 @@ pub enum RuntimeError {
         /// Bytes that there are.
         limit: u64,
     },
+    /// A leaf takes more memory than there is for re-runs.
+    #[error(
+        "a re-run of the leaf is counted to take {needed} bytes, and may use {limit}: give the \
+         coordinator more with --referee-memory"
+    )]
+    NoRoomForLeaf {
+        /// Bytes that are needed.
+        needed: u64,
+        /// Bytes that there are.
+        limit: u64,
+    },
     /// A tensor of the model is missing or broken.
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -4,6 +4,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`worker`], [`checker`] | the two kinds of process: sessions, gRPC, timers around the rest |
+//! | [`referee`] | the same re-runs, in the process of a coordinator |
 //! | [`training`] | the engine, the work of a leaf, its audit, and the replay of steps |
 //! | [`serving`] | a stage of a pipeline, its streams, and the judge of answers |
 //! | [`faults`] | liars, for tests of the proof; empty in a release |
@@ -32,6 +33,7 @@ pub mod identity;
 pub mod measure;
 mod model_blobs;
 pub mod moment_blob;
+pub mod referee;
 pub mod serving;
 mod session;
 pub mod spec;

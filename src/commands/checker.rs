@@ -36,6 +36,10 @@ pub struct CheckerArgs {
     /// that are in it are read there instead of being fetched and stored again.
     #[arg(long, value_name = "DIR")]
     blobs: Option<PathBuf>,
+    /// Be an auditor: re-run only what its own secrets draw, of jobs whose submitter has named its
+    /// key (`concord train --audit` starts one).
+    #[arg(long)]
+    auditor: bool,
     /// How much of the blobs of earlier jobs stays on disk.
     #[arg(long, default_value = "4G", value_name = "BYTES", value_parser = bytes::parse)]
     spare_blobs: u64,
@@ -66,6 +70,7 @@ pub async fn run(args: CheckerArgs, output: &Output) -> anyhow::Result<()> {
             shared: args.blobs,
             spare_bytes: args.spare_blobs,
         },
+        is_auditor: args.auditor,
         kept_bytes: memory.unwrap_or_else(|| measure::device_memory(&device)) / 2,
         device,
         #[cfg(feature = "liars")]

@@ -8,8 +8,10 @@ use concord_coordinator::server::{self, ServerError, ServerOptions};
 use concord_coordinator::store::StoreError;
 use serde_json::json;
 
+use crate::support::bytes;
 use crate::support::client_key;
 use crate::support::output::Output;
+use crate::support::referee::RefereeChoice;
 use crate::support::signals::EndSignals;
 
 /// Options of `concord coordinator`.
@@ -32,6 +34,16 @@ pub struct CoordinatorArgs {
     /// an admin, and sees and stops those of all.
     #[arg(long, value_name = "FILE")]
     access: Option<PathBuf>,
+    /// What decides where a checker contradicts a worker, in this process: "cpu" (SIMD and
+    /// threads), "reference" (scalar code, slow), or "off" on a machine without the memory for a
+    /// stage of the model. Without a referee nobody is convicted on what checkers say: who is
+    /// outvoted is left out of the job.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    referee: RefereeChoice,
+    /// Memory that a re-run may take, such as 8G: one is not begun that is counted to take more. By
+    /// default half of what is free now.
+    #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
+    referee_memory: Option<u64>,
 }
 
 /// Runs a coordinator until Ctrl-C or SIGTERM. Jobs are kept, and go on when it is started again.
@@ -46,12 +58,20 @@ pub async fn run(args: CoordinatorArgs, output: &Output) -> anyhow::Result<()> {
         Some(file) => access::follow(file, admin)?,
         None => PoolAccess::open([admin]).fixed(),
     };
+    if args.referee == RefereeChoice::Off && args.referee_memory.is_some() {
+        anyhow::bail!("--referee-memory has no meaning with --referee off: leave one of them out");
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let referee = args
+        .referee
+        .referee(&args.data_dir, args.referee_memory, cores);
     let options = ServerOptions {
         listen: args.listen,
         data_dir: args.data_dir,
         config: concord_coordinator::core::Config::default(),
         serve: None,
         access,
+        referee,
     };
     let mut server = server::start(options).await.map_err(with_remedy)?;
     let (url, key) = (server.url(), server.key);

@@ -75,7 +75,7 @@ fn row(member: &MemberStatus) -> [String; 8] {
 fn of_worker(member: &MemberStatus, text: String) -> String {
     match member.role {
         Role::Worker => text,
-        Role::Checker => "-".to_string(),
+        Role::Checker | Role::Auditor => "-".to_string(),
     }
 }
 

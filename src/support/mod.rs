@@ -35,6 +35,7 @@ pub mod open_files;
 pub mod output;
 pub mod pool;
 pub mod profile;
+pub mod referee;
 pub mod result_names;
 pub mod result_weights;
 pub mod scratch;

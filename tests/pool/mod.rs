@@ -130,6 +130,8 @@ pub struct Pool {
     // In the order in which they are dropped: nobody writes into the folder when it is removed.
     pub members: Vec<Process>,
     coordinator: Option<Process>,
+    /// More options of the coordinator.
+    options: Vec<String>,
     pub url: String,
     pub dir: tempfile::TempDir,
 }
@@ -140,10 +142,20 @@ impl Pool {
         Self::within(tempfile::tempdir().unwrap())
     }
 
+    /// A coordinator alone, with more options.
+    pub fn with_coordinator(options: &[&str]) -> Self {
+        Self::start(tempfile::tempdir().unwrap(), options)
+    }
+
     /// A coordinator alone, with its data in the folder `coordinator` of `dir`.
     pub fn within(dir: tempfile::TempDir) -> Self {
+        Self::start(dir, &[])
+    }
+
+    fn start(dir: tempfile::TempDir, options: &[&str]) -> Self {
         let mut pool = Self {
             dir,
+            options: options.iter().map(|option| option.to_string()).collect(),
             url: "concord://@127.0.0.1:0".to_string(),
             coordinator: None,
             members: Vec::new(),
@@ -158,7 +170,8 @@ impl Pool {
         let coordinator = Process::start(
             Command::new(PROGRAM)
                 .args(["--json", "coordinator", "--listen", &listen, "--data-dir"])
-                .arg(self.dir.path().join("coordinator")),
+                .arg(self.dir.path().join("coordinator"))
+                .args(&self.options),
         );
         let listening = coordinator.until(|object| object["event"] == "listening");
         self.url = listening["url"].as_str().unwrap().to_string();

@@ -4,7 +4,6 @@ mod fixture;
 
 use concord_proto::ledger::{Finding, LedgerEvent, Offence};
 use concord_proto::*;
-use concord_verify::training::bundle::verify;
 use fixture::*;
 
 #[test]
@@ -91,12 +90,11 @@ fn every_drawn_leaf_needs_a_verdict_that_counts() {
     };
     refused_ledger(forged, &["signature"]);
     let convicted_later = |story: &mut Story| {
-        let at = story.events.len() - 1;
-        let convicted = LedgerEvent::Convicted {
-            culprit: id(CHECKER),
-            offence: Offence::FalseVerdict,
-            evidence: "a canary passed".to_string(),
-        };
+        let (at, claims, of) = (story.events.len() - 1, &story.claims[1], (0, 0));
+        let agrees = verdict_on(CHECKER, claims, of, Finding::Agrees);
+        let computed = others(&claims.claims[0].leaves[0]);
+        let conviction = false_verdict(claims, of, agrees, computed);
+        let convicted = convicted(id(CHECKER), Offence::FalseVerdict, conviction);
         story.events.insert(at, convicted);
     };
     refused_ledger(convicted_later, &["audit of", "no checker that counts"]);
@@ -114,24 +112,14 @@ fn a_dispute_must_be_resolved() {
         story.events.insert(at, LedgerEvent::Judged { verdict });
     };
     refused_ledger(open, &["another result", "not voided"]);
-    // The same from a checker that was convicted of it counts for nothing.
-    let mut story = Story::honest();
-    let leaf = leaf_of(&story, 0, 1);
-    let verdict = verdict(LAZY, (1, 3), id(1), leaf, differs.clone());
-    let at = story.events.len() - 1;
-    story.events.insert(at, LedgerEvent::Judged { verdict });
-    verify(&story.bundle()).unwrap();
 }
 
 #[test]
 fn the_convicted_have_no_part_in_what_follows() {
     let convict = |at: fn(&Story) -> usize| {
         move |story: &mut Story| {
-            let convicted = LedgerEvent::Convicted {
-                culprit: id(3),
-                offence: Offence::Forgery,
-                evidence: "a signature".to_string(),
-            };
+            let conviction = equivocation(&story.claims[1], 2);
+            let convicted = convicted(id(3), Offence::Equivocation, conviction);
             let at = at(story);
             story.events.insert(at, convicted);
         }
@@ -144,14 +132,10 @@ fn the_convicted_have_no_part_in_what_follows() {
     );
     // Found wrong in step 0 as it stands, and step 1 rests on it.
     let rests = |story: &mut Story| {
-        let leaf = made_up("a leaf of a plan that is no more");
-        let differs = Finding::Differs {
-            computed: Vec::new(),
-        };
+        let conviction = wrong_result(&story.claims[0], 2, 0);
+        let wrong = convicted(id(3), Offence::WrongResult, conviction);
         let at = story.events.len() - 1;
-        let verdict = verdict(CHECKER, (0, 1), id(3), leaf, differs);
-        story.events.insert(at, LedgerEvent::Judged { verdict });
-        convict(|story| story.events.len() - 1)(story);
+        story.events.insert(at, wrong);
     };
     refused_ledger(rests, &["rests on a worker found wrong"]);
     // The liar is audited, and what it did is not voided.

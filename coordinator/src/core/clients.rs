@@ -130,7 +130,7 @@ impl Core {
             doing,
             audits_passed: match member.role {
                 Role::Worker => member.passed,
-                Role::Checker => member.answered,
+                Role::Checker | Role::Auditor => member.answered,
             },
             audit_rate,
         }

@@ -34,6 +34,9 @@ pub struct Config {
     /// The same of a full fine-tune, where each of them keeps a state and a gradient of the size of
     /// the model at every worker: every plan has memory for so many.
     pub audit_window_full: u32,
+    /// Whether the driver re-runs leaves itself ([`super::CoreEffect::Referee`]). Without a referee
+    /// nobody is convicted on what checkers say: who is outvoted is left out of the job.
+    pub referee: bool,
     /// A worker's audit rate is halved each time that it has passed this many audits.
     pub trust_after: u64,
 }
@@ -55,6 +58,7 @@ impl Default for Config {
             audits_in_flight: 4,
             audit_window: 8,
             audit_window_full: 2,
+            referee: false,
             trust_after: 64,
         }
     }

@@ -4,7 +4,8 @@
 #![allow(missing_docs)]
 
 use concord_proto::client::{ClientResponse, JobEvent};
-use concord_proto::session::{Hello, ToCoordinator, ToWorker};
+use concord_proto::ledger::Finding;
+use concord_proto::session::{AuditOrder, Hello, ToCoordinator, ToWorker};
 use concord_proto::{Digest, JobId, WorkerId};
 
 use super::asker::Asker;
@@ -66,6 +67,18 @@ pub enum CoreEvent {
     },
     /// Something happened where a model is served.
     Serving(ServingEvent),
+    /// The answer to [`CoreEffect::Referee`].
+    Refereed {
+        job: JobId,
+        /// Number of the order.
+        order: u64,
+        finding: Finding,
+        /// The addresses of what the leaf was computed from; see
+        /// [`concord_proto::Conviction::FalseVerdict`].
+        inputs: Vec<Vec<Digest>>,
+        /// Whether the referee can compute the leaf at all.
+        is_able: bool,
+    },
     /// The answer to [`CoreEffect::CheckBlobs`].
     BlobsChecked {
         /// Number of the check.
@@ -136,6 +149,9 @@ pub enum CoreEffect {
         call: CallId,
         response: ClientResponse,
     },
+    /// Re-run a leaf in this process. There is one at a time of each job, and only where
+    /// [`super::Config::referee`] says that somebody can.
+    Referee(Box<AuditOrder>),
     /// Find out which of these blobs the store lacks.
     CheckBlobs {
         /// For the answer.

@@ -34,8 +34,8 @@ pub use config::Config;
 pub use event::{CallId, CoreEffect, CoreEvent, Question, SessionId};
 pub use new_job::NewJob;
 pub use persisted::{
-    Change, JobProgress, Persisted, PersistedAgreement, PersistedAudit, PersistedJob,
-    PersistedLedger, PersistedMember,
+    Change, JobProgress, Persisted, PersistedAgreement, PersistedAudit, PersistedContradiction,
+    PersistedJob, PersistedLedger, PersistedMember,
 };
 pub use serving_event::{ServingEffect, ServingEvent, StageHolder};
 pub use time::Time;
@@ -126,6 +126,21 @@ impl Core {
                     deployed.on_event(&mut context, event);
                 }
             }
+            CoreEvent::Refereed {
+                job: of,
+                order,
+                finding,
+                inputs,
+                is_able,
+            } => self.with_running(now, &mut out, |job, context| {
+                // That job may be over by now, and the numbers of another are its own.
+                if let Some(job) = job.filter(|job| job.id() == of) {
+                    match is_able {
+                        true => job.on_refereed(context, order, finding, inputs),
+                        false => job.on_beyond_referee(context, order),
+                    }
+                }
+            }),
             CoreEvent::BlobsChecked { check, missing } => {
                 self.with_running(now, &mut out, |job, context| {
                     if let Some(job) = job {

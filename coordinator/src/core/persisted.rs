@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use concord_proto::auditor::{Reveal, enrolment_digest, reveal_digest};
 use concord_proto::client::{JobEvent, JobState, Submission};
 use concord_proto::ledger::{Finding, LedgerEntry, LedgerEvent, Offence, Verdict, entry_digest};
 use concord_proto::manifest::StateManifest;
 use concord_proto::session::{DeviceInfo, Role};
-use concord_proto::{Digest, JobId, Leaf, Plan, PublicKey, Signed, StepRecord, WorkerId};
+use concord_proto::{Digest, JobId, Leaf, Plan, Port, PublicKey, Signed, StepRecord, WorkerId};
 use concord_verify::training::bundle::StepClaims;
 
 use super::new_job::NewJob;
@@ -41,6 +42,18 @@ pub struct PersistedAudit {
     pub epoch: u32,
     pub worker: WorkerId,
     pub leaf: Leaf,
+    /// Whether the draw chose it; else only a checker's verdict made it doubtful.
+    pub is_drawn: bool,
+    /// Verdicts that do not fit the claim, which are yet to be decided about.
+    pub contradictions: Vec<PersistedContradiction>,
+}
+
+/// A verdict that does not fit the claim.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct PersistedContradiction {
+    pub verdict: Signed,
+    /// The outputs that the checker was shown.
+    pub shown: Vec<Port>,
 }
 
 /// One change of what is persisted.
@@ -88,6 +101,9 @@ pub enum Change {
     DropCheckpoints { job: JobId, steps: Vec<u32> },
     /// A drawn leaf is to be audited.
     AuditOpened { job: JobId, audit: PersistedAudit },
+    /// Checkers contradict what the worker of a leaf claims, or do so no more; replaces what was
+    /// persisted of the audit.
+    AuditContradicted { job: JobId, audit: PersistedAudit },
     /// It is audited, or void.
     AuditClosed {
         job: JobId,
@@ -141,6 +157,19 @@ pub struct PersistedLedger {
     pub first_part: BTreeMap<WorkerId, u32>,
     /// The last plan.
     pub plan: Option<Plan>,
+    /// Auditors, as they committed to secrets last.
+    pub auditors: BTreeMap<WorkerId, PersistedAuditor>,
+}
+
+/// What a ledger has of an auditor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersistedAuditor {
+    /// The signed enrolment.
+    pub enrolment: Signed,
+    /// The last attempt whose secret it has opened, and the secret.
+    pub opened: Option<(u32, Digest)>,
+    /// What its next reveal names.
+    pub last: Digest,
 }
 
 impl PersistedLedger {
@@ -170,6 +199,21 @@ impl PersistedLedger {
                     self.first_part.entry(worker).or_insert(step);
                 }
             }
+            LedgerEvent::Auditing { enrolment } => {
+                let auditor = PersistedAuditor {
+                    enrolment: enrolment.clone(),
+                    opened: None,
+                    last: enrolment_digest(&enrolment),
+                };
+                self.auditors.insert(enrolment.signer, auditor);
+            }
+            LedgerEvent::Revealed { reveal } => {
+                let opened: Reveal = reveal.open().map_err(|error| error.to_string())?;
+                if let Some(auditor) = self.auditors.get_mut(&reveal.signer) {
+                    auditor.opened = Some((opened.attempt, opened.secret));
+                    auditor.last = reveal_digest(&reveal);
+                }
+            }
             LedgerEvent::Voided { from_step } => {
                 self.agreements.retain(|found| found.step < from_step);
                 self.first_part.retain(|_, first| *first < from_step);
@@ -197,7 +241,7 @@ pub struct PersistedJob {
     pub progress: JobProgress,
     /// All records.
     pub records: Vec<StepRecord>,
-    /// Claims of the last two committed steps.
+    /// Claims of the last two committed steps, and of those with an open audit.
     pub claims: Vec<StepClaims>,
     /// States in the store.
     pub checkpoints: Vec<StateManifest>,

@@ -188,11 +188,13 @@ impl PoolAccess {
 
     /// Whether a key may have a session in a role.
     pub(super) fn takes_member(&self, role: Role, key: &PublicKey) -> bool {
-        let admission = match role {
-            Role::Worker => &self.workers,
-            Role::Checker => &self.checkers,
+        let is_taken = match role {
+            Role::Worker => self.workers.takes(key),
+            Role::Checker => self.checkers.takes(key),
+            // It audits jobs whose submitter has named it, and nothing else.
+            Role::Auditor => self.checkers.takes(key) || self.clients.takes(key),
         };
-        admission.takes(key) && !self.revoked.contains(key)
+        is_taken && !self.revoked.contains(key)
     }
 
     /// Whether a key may submit jobs and ask for its own.

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::access::PoolAccess;
 use super::driver_event::{DriverEvent, SessionLink};
 use super::probe::Probes;
+use super::referee::Reruns;
 use super::sweeper::Sweeper;
 use super::watch::Watchers;
 use super::{ServerError, Storage};
@@ -35,6 +36,7 @@ pub(super) struct CoreDriver {
     serving: Option<ModelService>,
     probes: Probes,
     access: watch::Receiver<PoolAccess>,
+    reruns: Reruns,
     /// The pool is being ended on purpose: members that go are not replaced.
     is_parting: bool,
     started: Instant,
@@ -53,6 +55,7 @@ pub(super) struct DriverParts {
     pub(super) serving: Option<ModelService>,
     pub(super) probes: Probes,
     pub(super) access: watch::Receiver<PoolAccess>,
+    pub(super) reruns: Reruns,
 }
 
 impl CoreDriver {
@@ -64,6 +67,7 @@ impl CoreDriver {
             serving,
             probes,
             access,
+            reruns,
         } = parts;
         Self {
             core,
@@ -73,6 +77,7 @@ impl CoreDriver {
             serving,
             probes,
             access,
+            reruns,
             is_parting: false,
             started: Instant::now(),
             links: BTreeMap::new(),
@@ -218,6 +223,7 @@ impl CoreDriver {
                 worker,
                 endpoint,
             } => self.probes.start(session, worker, endpoint),
+            CoreEffect::Referee(order) => self.reruns.start(*order),
             CoreEffect::Serving(effect) => {
                 if let Some(serving) = &self.serving {
                     serving.carry_out(effect).await;

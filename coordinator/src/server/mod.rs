@@ -5,13 +5,14 @@ mod driver;
 mod driver_event;
 mod error;
 mod probe;
+mod referee;
 mod references;
 mod service;
 mod session;
 mod sweeper;
 mod watch;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -35,11 +36,13 @@ use access::PoolAccess;
 use driver::{CoreDriver, DriverParts};
 use driver_event::DriverEvent;
 use probe::Probes;
+use referee::Reruns;
 use service::CoordinatorService;
 use sweeper::Sweeper;
 use watch::Watchers;
 
 pub use error::ServerError;
+pub use referee::{OwnLink, Referee, Refereed};
 pub use references::{JobBlobs, References};
 
 /// A frame of protobuf around the longest canonical message.
@@ -62,13 +65,16 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// The folder of its state and its blobs.
     pub data_dir: PathBuf,
-    /// Settings of the core.
+    /// Settings of the core; whether there is a referee, the field of that name says.
     pub config: Config,
     /// A model to serve, of which all blobs are in the store or will be before a worker joins. A
     /// coordinator that serves takes on no training jobs.
     pub serve: Option<ServedModel>,
     /// Which keys may do what.
     pub access: watch_channel::Receiver<PoolAccess>,
+    /// Who decides where a checker contradicts a worker. Without one nobody is convicted on what
+    /// checkers say.
+    pub referee: Option<Arc<dyn Referee>>,
 }
 
 /// A coordinator that runs in this process.
@@ -164,7 +170,11 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer, ServerError>
     let key = Keypair::from_secret(secrets.key);
     let persisted = store.load(&blobs).await?;
     let sweeper = Sweeper::new(&persisted, blobs.clone()).await;
-    let mut core = Core::restore(options.config, key.clone(), secrets.nonce, persisted);
+    let config = Config {
+        referee: options.referee.is_some(),
+        ..options.config
+    };
+    let mut core = Core::restore(config, key.clone(), secrets.nonce, persisted);
     let (events, told) = mpsc::channel(EVENTS_MAX);
     let mut serving = None;
     if let Some(served) = options.serve {
@@ -190,6 +200,7 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer, ServerError>
         serving: serving.clone(),
         probes: Probes::new(&events, key.clone()),
         access: options.access.clone(),
+        reruns: Reruns::new(options.referee, own_link(addr, &key), &events),
     };
     let driver = tokio::spawn(CoreDriver::new(core, parts).run(told));
     let service = CoordinatorService {
@@ -216,6 +227,20 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer, ServerError>
         blobs,
         driver: weak,
     })
+}
+
+/// How this process reaches its own coordinator.
+fn own_link(addr: SocketAddr, key: &Keypair) -> OwnLink {
+    let host = match addr.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    let addr = SocketAddr::new(host, addr.port());
+    OwnLink {
+        url: Address::at(addr).of(key.public()).to_string(),
+        key: key.clone(),
+    }
 }
 
 /// Opens the store, and the blobs on a thread for files: what an earlier process left half written

@@ -106,6 +106,7 @@ impl References {
                 | Change::Ledger { .. }
                 | Change::Plan { .. }
                 | Change::AuditOpened { .. }
+                | Change::AuditContradicted { .. }
                 | Change::AuditClosed { .. }
                 | Change::Event { .. }
                 | Change::Member(_)

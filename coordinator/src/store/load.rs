@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::{Result, Store, StoreError, read};
 use crate::blobs::BlobStore;
-use crate::core::{JobProgress, NewJob, Persisted, PersistedJob, PersistedLedger};
+use crate::core::{JobProgress, NewJob, Persisted, PersistedAudit, PersistedJob, PersistedLedger};
 
 impl Store {
     /// Everything that the core goes on from. The manifests that jobs name are read from `blobs`.
@@ -75,8 +75,12 @@ impl Store {
         // All records: their losses decide whether the job goes on.
         let records = "SELECT record FROM records WHERE job = $1 ORDER BY step";
         let claims = "SELECT claims FROM claims WHERE job = $1 AND step >= $2 ORDER BY step";
-        let last_two = progress.committed.saturating_sub(2);
         let audits = "SELECT audit FROM audits WHERE job = $1 ORDER BY number";
+        let audits: Vec<PersistedAudit> = self.values(audits, job, 0).await?;
+        // A leaf that is found wrong is shown with the claim that it is in.
+        let open = audits.iter().map(|audit| audit.step).min();
+        let last_two = progress.committed.saturating_sub(2);
+        let oldest = open.map_or(last_two, |open| open.min(last_two));
         let events = self.events(job, 0).await?.len() as u64;
         let mut ledger = PersistedLedger::default();
         let entries = "SELECT entry FROM ledger WHERE job = $1 ORDER BY number";
@@ -88,11 +92,11 @@ impl Store {
         Ok(PersistedJob {
             number,
             records: self.values(records, job, 0).await?,
-            claims: self.values(claims, job, last_two.into()).await?,
+            claims: self.values(claims, job, oldest.into()).await?,
             checkpoints,
             ledger,
             events,
-            audits: self.values(audits, job, 0).await?,
+            audits,
             new: NewJob {
                 submission,
                 submitters,

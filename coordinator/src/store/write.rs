@@ -70,6 +70,10 @@ async fn write(connection: &mut SqliteConnection, change: &Change) -> sqlx::Resu
             let at = (job, audit.number as i64);
             put(connection, AUDITS, at, canonical::encode(audit)).await
         }
+        Change::AuditContradicted { job, audit } => {
+            let at = (job, audit.number as i64);
+            put(connection, AUDITS_AGAIN, at, canonical::encode(audit)).await
+        }
         Change::Event { job, number, event } => {
             let at = (job, *number as i64);
             put(connection, EVENTS, at, canonical::encode(event)).await
@@ -126,6 +130,8 @@ const PLANS: &str = "INSERT INTO plans (job, epoch, plan) VALUES ($1, $2, $3)";
 const CHECKPOINTS: &str = "INSERT INTO checkpoints (job, step, state) VALUES ($1, $2, $3) \
                            ON CONFLICT (job, step) DO UPDATE SET state = excluded.state";
 const AUDITS: &str = "INSERT INTO audits (job, number, audit) VALUES ($1, $2, $3)";
+const AUDITS_AGAIN: &str = "INSERT INTO audits (job, number, audit) VALUES ($1, $2, $3) \
+                            ON CONFLICT (job, number) DO UPDATE SET audit = excluded.audit";
 const EVENTS: &str = "INSERT INTO events (job, number, event) VALUES ($1, $2, $3)";
 
 /// A number of a job: a step, an epoch, or a place in a list.

@@ -49,6 +49,7 @@ async fn serve_to(folder: &Path, access: watch::Receiver<PoolAccess>) -> Running
         config: Config::default(),
         serve: None,
         access,
+        referee: None,
     };
     start(options).await.unwrap()
 }
@@ -425,6 +426,7 @@ async fn port_and_folder_in_use_are_said_so() {
         config,
         serve: None,
         access: PoolAccess::open([]).fixed(),
+        referee: None,
     };
     let refused = start(same_port).await.err().expect("two on one port");
     assert!(matches!(refused, ServerError::PortInUse(_)), "{refused}");
@@ -434,6 +436,7 @@ async fn port_and_folder_in_use_are_said_so() {
         config,
         serve: None,
         access: PoolAccess::open([]).fixed(),
+        referee: None,
     };
     let refused = start(same_folder).await.err().expect("two in one folder");
     assert!(

@@ -220,6 +220,9 @@ impl World {
             | ToWorker::Step { .. }
             | ToWorker::Scalars { .. }
             | ToWorker::Commit { .. }
+            | ToWorker::Audited { .. }
+            | ToWorker::Enrol { .. }
+            | ToWorker::Reveal { .. }
             | ToWorker::Abort { .. }
             | ToWorker::Flush { .. }
             | ToWorker::Forget { .. }

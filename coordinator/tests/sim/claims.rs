@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use concord_proto::ledger::AttemptId;
-use concord_proto::manifest::state_roots;
+use concord_proto::manifest::{StateEntry, state_roots};
 use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::tree::{self, Node};
 use concord_proto::{
@@ -321,4 +321,27 @@ pub fn rerun(leaf: &Leaf, openings: &Openings) -> Vec<Port> {
             ]
         }
     }
+}
+
+/// The addresses of what a leaf is computed from, as its worker opens it.
+pub fn inputs(leaf: &Leaf, openings: &Openings) -> Vec<Vec<Digest>> {
+    let states = openings.before.values();
+    let opened = leaf.inputs.iter().map(|input| match input.port.kind {
+        PortKind::State => states.clone().map(|entry| entry.value).collect(),
+        PortKind::Moments => {
+            let pair = |entry: &StateEntry| [entry.first_moment, entry.second_moment];
+            states.clone().flat_map(pair).collect()
+        }
+        PortKind::Partial { node, part } => {
+            let sum = openings.sums.get(&part).and_then(|sums| sums.get(&node));
+            sum.into_iter()
+                .flat_map(|sum| sum.values().copied())
+                .collect()
+        }
+        PortKind::Tokens | PortKind::Loss | PortKind::Norms => Vec::new(),
+        PortKind::Activation(_) | PortKind::Gradient(_) | PortKind::Scalars => {
+            vec![input.port.digest]
+        }
+    });
+    opened.collect()
 }

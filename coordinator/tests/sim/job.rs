@@ -164,6 +164,7 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
         audit_rate_new: 0,
         canary_rate: 0,
         recompute: false,
+        auditors: Vec::new(),
     };
     NewJob {
         submission: Submission {

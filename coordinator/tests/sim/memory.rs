@@ -59,6 +59,9 @@ impl Memory {
             Change::AuditOpened { audit, .. } => {
                 assert!(self.audits.insert(audit.number, audit).is_none());
             }
+            Change::AuditContradicted { audit, .. } => {
+                self.audits.insert(audit.number, audit);
+            }
             Change::AuditClosed { number, .. } => {
                 self.audits.remove(&number).expect("an audit closed twice");
             }
@@ -82,7 +85,9 @@ impl Memory {
             self.ledger
                 .iter()
                 .for_each(|entry| ledger.read(entry).unwrap());
-            let from = progress.committed.saturating_sub(2);
+            let open = self.audits.values().map(|audit| audit.step).min();
+            let last_two = progress.committed.saturating_sub(2);
+            let from = open.map_or(last_two, |open| open.min(last_two));
             PersistedJob {
                 number: 0,
                 new: new.clone(),

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Each test file uses a part of it.
 
 pub mod arithmetic;
+pub mod auditor;
 pub mod bare;
 pub mod claims;
 pub mod job;

@@ -119,7 +119,6 @@ impl Worker {
                 epoch,
                 step,
                 release_below,
-                audited,
                 ..
             } => {
                 let stage = self.stage.as_mut().expect("a commit without a stage");
@@ -133,7 +132,15 @@ impl Worker {
                 stage.done = step + 1;
                 self.openings.retain(|(s, _), _| *s >= release_below);
                 self.audited.retain(|(s, _), _| *s >= release_below);
-                self.audited.insert((step, epoch), audited);
+                Vec::new()
+            }
+            ToWorker::Audited {
+                epoch,
+                step,
+                leaves,
+                ..
+            } => {
+                self.audited.insert((step, epoch), leaves);
                 Vec::new()
             }
             ToWorker::Abort { epoch, .. } => {
@@ -152,7 +159,9 @@ impl Worker {
             ToWorker::Challenge { .. }
             | ToWorker::Welcome { .. }
             | ToWorker::Refused { .. }
-            | ToWorker::Unreached { .. } => Vec::new(),
+            | ToWorker::Unreached { .. }
+            | ToWorker::Enrol { .. }
+            | ToWorker::Reveal { .. } => Vec::new(),
             ToWorker::Audit(_) => unreachable!("the world answers audits"),
             ToWorker::Serve(_) | ToWorker::Unserve { .. } | ToWorker::AuditAnswer(_) => {
                 unreachable!("a job is trained")

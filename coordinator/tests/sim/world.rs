@@ -1,6 +1,7 @@
 //! A pool in one thread: a core, make-believe workers and checkers, and a network between them,
 //! all from one seed.
 
+mod audits;
 mod effects;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use concord_coordinator::core::{
     Change, Config, Core, CoreEffect, CoreEvent, NewJob, Question, SessionId, Time,
 };
-use concord_proto::client::{ClientResponse, JobEvent};
+use concord_proto::client::{ClientResponse, JobEvent, NamedAuditor};
 use concord_proto::ledger::{Finding, Verdict};
 use concord_proto::manifest::StateManifest;
 use concord_proto::session::{AuditOrder, DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
@@ -18,7 +19,8 @@ use concord_proto::{
 };
 
 use super::arithmetic as fake;
-use super::claims::rerun;
+use super::auditor::{Auditor, Manner};
+use super::claims::{self, rerun};
 use super::job::asked;
 use super::lies::Lie;
 use super::links::Links;
@@ -26,6 +28,7 @@ use super::memory::Memory;
 use super::mutation::{Mutant, Sent};
 use super::rng::Rng;
 use super::room;
+use super::stage::Openings;
 use super::swept::{Swept, blobs_of};
 use super::worker::{Act, Frame, Library, Worker};
 
@@ -40,11 +43,15 @@ pub enum Checker {
     Lazy,
     /// Says that all is wrong.
     Accuser,
+    /// Knows what the workers claim: says that it is right without looking, and nothing about
+    /// leaves that nobody claims.
+    Evasive,
 }
 
 enum Body {
     Worker(Box<Worker>),
     Checker(Checker, Box<Keypair>),
+    Auditor(Box<Auditor>),
 }
 
 struct Process {
@@ -64,6 +71,7 @@ enum Item {
     Frame(Frame),
     Act(WorkerId, Act),
     Checked(u64, Vec<Digest>),
+    Refereed(Box<AuditOrder>),
     Kill(WorkerId),
     Drain(WorkerId),
     Break(WorkerId),
@@ -73,6 +81,16 @@ enum Item {
     Garbage(WorkerId),
     Crash,
     Boot,
+}
+
+impl Item {
+    /// Whether it ends with the coordinator's process.
+    fn is_of_coordinator(&self) -> bool {
+        matches!(
+            self,
+            Self::ToCore(..) | Self::Checked(..) | Self::Refereed(..)
+        )
+    }
 }
 
 pub struct World {
@@ -99,6 +117,18 @@ pub struct World {
     pub crashes: u64,
     /// Until then the store has no room for states.
     pub full_until: u64,
+    /// The coordinator's referee gets no inputs.
+    pub withholds_from_referee: bool,
+    /// It has the memory for no leaf.
+    pub is_referee_small: bool,
+    /// How long the referee computes.
+    pub referee_takes: u64,
+    /// The coordinator dies once while its referee computes.
+    pub dies_at_first_rerun: bool,
+    /// Who dies with the coordinator.
+    pub kill_at_crash: Option<WorkerId>,
+    /// What the referee was asked, in order.
+    pub refereed: Vec<AuditOrder>,
     /// How many layers workers have memory for, whatever they announce.
     pub rooms: BTreeMap<WorkerId, u32>,
     pub links: Links,
@@ -121,7 +151,10 @@ impl World {
         };
         let mut world = Self {
             rng: Rng::new(seed),
-            config: Config::default(),
+            config: Config {
+                referee: true,
+                ..Config::default()
+            },
             memory: Memory::default(),
             blobs: BTreeSet::new(),
             swept: Swept::default(),
@@ -138,6 +171,12 @@ impl World {
             effects: 0,
             crashes: 0,
             full_until: 0,
+            withholds_from_referee: false,
+            is_referee_small: false,
+            referee_takes: 0,
+            dies_at_first_rerun: false,
+            kill_at_crash: None,
+            refereed: Vec::new(),
             rooms: BTreeMap::new(),
             links: Links::default(),
             mutants: BTreeMap::new(),
@@ -216,6 +255,18 @@ impl World {
 
     pub fn join_checker(&mut self, number: u8, at: u64, checker: Checker) -> WorkerId {
         self.join(number, at, Body::Checker(checker, Box::new(key(number))), 1)
+    }
+
+    /// An auditor, which the job names with this rate.
+    pub fn join_auditor(&mut self, number: u8, at: u64, manner: Manner, rate: u64) -> WorkerId {
+        let own = key(number);
+        let named = NamedAuditor {
+            key: own.public(),
+            rate,
+        };
+        self.new.submission.options.auditors.push(named);
+        let auditor = Auditor::new(own, key(255).public(), manner);
+        self.join(number, at, Body::Auditor(Box::new(auditor)), 1)
     }
 
     fn join(&mut self, number: u8, at: u64, body: Body, speed: u64) -> WorkerId {
@@ -305,6 +356,7 @@ impl World {
             }
             Item::Act(id, act) => self.act(id, act),
             Item::Checked(check, missing) => self.apply(CoreEvent::BlobsChecked { check, missing }),
+            Item::Refereed(order) => self.referee(&order),
             Item::Kill(id) => self.die(id),
             Item::Drain(id) => self.up(id, ToCoordinator::Drain),
             Item::Break(id) => {
@@ -336,7 +388,7 @@ impl World {
     fn worker(&mut self, id: &WorkerId) -> Option<&mut Worker> {
         match &mut self.processes.get_mut(id)?.body {
             Body::Worker(worker) => Some(worker),
-            Body::Checker(..) => None,
+            Body::Checker(..) | Body::Auditor(_) => None,
         }
     }
 
@@ -381,6 +433,7 @@ impl World {
         let (role, held) = match &process.body {
             Body::Worker(worker) => (Role::Worker, worker.held()),
             Body::Checker(..) => (Role::Checker, None),
+            Body::Auditor(_) => (Role::Auditor, None),
         };
         self.next += 1;
         let session = SessionId(self.next);
@@ -440,8 +493,10 @@ impl World {
         }
         self.crashes += 1;
         self.crash_after = None;
-        self.queue
-            .retain(|_, item| !matches!(item, Item::ToCore(..) | Item::Checked(..)));
+        if let Some(id) = self.kill_at_crash.take() {
+            self.processes.remove(&id);
+        }
+        self.queue.retain(|_, item| !item.is_of_coordinator());
         let ids: Vec<_> = self
             .processes
             .iter()
@@ -478,6 +533,7 @@ impl World {
         let acts = match &mut process.body {
             Body::Worker(worker) => worker.told(&self.library, message),
             Body::Checker(..) if message == ToWorker::Leave => vec![Act::Leave],
+            Body::Auditor(auditor) => auditor.told(&message).map(Act::Say).into_iter().collect(),
             Body::Checker(..) => Vec::new(),
         };
         self.perform(id, acts);
@@ -527,53 +583,6 @@ impl World {
             Act::Store(blobs) => self.blobs.extend(blobs),
             Act::Leave => drop(self.processes.remove(&id)),
         }
-    }
-
-    fn audit(&mut self, auditor: WorkerId, order: AuditOrder) {
-        let at = (order.step, order.epoch);
-        let openings = match self.processes.get(&order.worker).map(|p| &p.body) {
-            Some(Body::Worker(worker)) => worker.opened(at, order.leaf.key()),
-            _ => None,
-        };
-        let truth = openings.map(|openings| rerun(&order.leaf, &openings));
-        let (how, signer) = match &self.processes[&auditor].body {
-            Body::Worker(worker) => (Checker::Honest, worker.key.clone()),
-            Body::Checker(how, key) => (*how, (**key).clone()),
-        };
-        let garbage = |port: &Port| Port {
-            digest: fake::mix("accused", &[port.digest]),
-            ..*port
-        };
-        let finding = match (how, truth) {
-            (Checker::Lazy, _) => Finding::Agrees,
-            (Checker::Accuser, _) => Finding::Differs {
-                computed: order.leaf.outputs.iter().map(garbage).collect(),
-            },
-            (Checker::Honest, None) => Finding::Inconclusive {
-                reason: "gone".to_string(),
-            },
-            (Checker::Honest, Some(truth)) => {
-                let same = order.leaf.outputs.iter().all(|port| truth.contains(port));
-                if same {
-                    Finding::Agrees
-                } else {
-                    Finding::Differs { computed: truth }
-                }
-            }
-        };
-        let verdict = Verdict {
-            job: order.job,
-            step: order.step,
-            epoch: order.epoch,
-            worker: order.worker,
-            leaf: order.leaf.digest(),
-            finding,
-        };
-        let verdict = ToCoordinator::Verdict {
-            order: order.order,
-            verdict: Signed::new(&signer, &verdict),
-        };
-        self.soon(Item::Act(auditor, Act::Say(verdict)));
     }
 
     fn apply(&mut self, event: CoreEvent) {

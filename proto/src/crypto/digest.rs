@@ -68,6 +68,8 @@ pub enum Domain {
     Replay,
     /// What an auditor commits to.
     Enrolment,
+    /// A secret that an auditor opens.
+    Reveal,
     /// A secret of an auditor, and the one before it in its chain.
     SecretChain,
     /// The draw of the leaves that an auditor re-runs.
@@ -110,6 +112,7 @@ impl Domain {
             Self::AddressChallenge => "concord.v1.address.challenge",
             Self::Replay => "concord.v1.replay",
             Self::Enrolment => "concord.v1.enrolment",
+            Self::Reveal => "concord.v1.reveal",
             Self::SecretChain => "concord.v1.secret",
             Self::SecretDraw => "concord.v1.secret.draw",
         }

@@ -46,6 +46,10 @@ pub struct Reveal {
     pub job: JobId,
     /// [`enrolment_digest`] of the signed enrolment.
     pub enrolment: Digest,
+    /// [`reveal_digest`] of the reveal before it under this enrolment; that of the enrolment for
+    /// the first one. So a reveal that is left out of a ledger leaves a gap: an auditor that was
+    /// shown two histories has opened a secret to one of them that the other one lacks.
+    pub previous: Digest,
     pub attempt: u32,
     /// Digest of the entry that committed the attempt: the secret draws from no other claims.
     pub entry: Digest,
@@ -55,6 +59,11 @@ pub struct Reveal {
 /// The digest of a signed enrolment, which reveals name.
 pub fn enrolment_digest(signed: &Signed) -> Digest {
     Digest::of_value(Domain::Enrolment, signed)
+}
+
+/// The digest of a signed reveal, which the next one names.
+pub fn reveal_digest(signed: &Signed) -> Digest {
+    Digest::of_value(Domain::Reveal, signed)
 }
 
 /// The secret before `secret` in its chain.

@@ -4,7 +4,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::crypto::{Digest, Domain, Signed, WorkerId};
 use crate::training::draw::AuditRate;
-use crate::training::{JobId, Plan};
+use crate::training::{Conviction, JobId, Plan};
 
 /// One entry, as the coordinator signs it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -89,6 +89,8 @@ pub enum LedgerEvent {
         offence: Offence,
         /// The evidence, as a sentence.
         evidence: String,
+        /// The same, for whoever checks it.
+        conviction: Box<Conviction>,
     },
     /// Steps from here on are void and done again.
     Voided {

@@ -2,6 +2,7 @@
 
 pub mod auditor;
 mod claim;
+mod conviction;
 pub mod draw;
 mod evaluation;
 mod expert_cuts;
@@ -22,6 +23,7 @@ pub use claim::{
     Claim, ClaimInput, FirstHalf, GradientPart, Leaf, LeafKey, LeafPhase, MicrobatchLoss, Origin,
     Port, PortKind, TensorNorm, TensorState, first_half_digest, leaf_root,
 };
+pub use conviction::{ClaimedLeaf, Conviction, SignedHalf};
 pub use evaluation::{Course, StepWork};
 pub use expert_cuts::ExpertCuts;
 pub use f32_bits::F32Bits;

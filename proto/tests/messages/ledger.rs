@@ -3,6 +3,7 @@
 use concord_proto::auditor::{Enrolment, Reveal};
 use concord_proto::draw::AuditRate;
 use concord_proto::ledger::*;
+use concord_proto::{ClaimedLeaf, Conviction, Digest, SignedHalf};
 
 use super::Source;
 
@@ -67,6 +68,10 @@ impl Source {
                 culprit: self.key(),
                 offence: self.offence(),
                 evidence: self.text(),
+                conviction: {
+                    let variant = self.below(4);
+                    Box::new(self.conviction(variant))
+                },
             },
             10 => LedgerEvent::Voided { from_step: step },
             11 => LedgerEvent::Completed {
@@ -96,9 +101,57 @@ impl Source {
         Reveal {
             job: self.job(),
             enrolment: self.digest(),
+            previous: self.digest(),
             attempt: self.u32(),
             entry: self.digest(),
             secret: self.digest(),
+        }
+    }
+
+    fn claimed_leaf(&mut self) -> ClaimedLeaf {
+        ClaimedLeaf {
+            half: self.signed(),
+            leaf: self.leaf(),
+            path: self.path(),
+        }
+    }
+
+    fn signed_half(&mut self) -> SignedHalf {
+        SignedHalf {
+            signed: self.signed(),
+            leaves: self.list(Self::leaf),
+        }
+    }
+
+    fn addresses(&mut self) -> Vec<Vec<Digest>> {
+        self.list(|s| s.list(Self::digest))
+    }
+
+    pub fn conviction(&mut self, variant: u64) -> Conviction {
+        match variant {
+            0 => Conviction::WrongResult {
+                claimed: self.claimed_leaf(),
+                inputs: self.addresses(),
+                computed: self.list(Self::port),
+            },
+            1 => Conviction::FalseVerdict {
+                verdict: self.signed(),
+                claimed: self.claimed_leaf(),
+                altered: self.flag().then(|| self.list(Self::port)),
+                inputs: self.addresses(),
+                computed: self.list(Self::port),
+            },
+            2 => Conviction::BrokenRule {
+                first: self.signed_half(),
+                second: self.flag().then(|| self.signed_half()),
+                before: self.list(Self::state_entry),
+            },
+            3 => Conviction::Equivocation {
+                claimed: self.claimed_leaf(),
+                sent: self.port(),
+                signature: self.signature(),
+            },
+            _ => panic!("Conviction has no variant {variant} to make"),
         }
     }
 

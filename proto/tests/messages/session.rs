@@ -200,6 +200,7 @@ impl Source {
                 from: self.u32(),
                 length: self.u32(),
                 rate: self.u64(),
+                known: self.flag().then(|| self.digest()),
             },
             8 => ToWorker::Reveal {
                 job,

@@ -1,5 +1,6 @@
 //! The variants of the messages, each with the number that its encoding begins with.
 
+use concord_proto::Conviction;
 use concord_proto::client::{ClientRequest, ClientResponse, JobEvent};
 use concord_proto::ledger::LedgerEvent;
 use concord_proto::serving::{AnswerVerdict, FromStage, ToStage};
@@ -50,6 +51,7 @@ variants!(
     LedgerEvent: Opened Enrolled Planned Started Auditing Revealed Committed Judged Inconclusive Convicted Voided
         Completed
 );
+variants!(Conviction: WrongResult FalseVerdict BrokenRule Equivocation);
 variants!(AnswerVerdict: Agrees WrongStage Gap WrongDraw Altered Inconclusive);
 variants!(ToStage: Pass Draws Claim Evidence Forget AddAdapter RemoveAdapter);
 variants!(FromStage: Passed Result Claimed Evidence Adapter Refused Failed);

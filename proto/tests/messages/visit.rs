@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use concord_proto::Conviction;
 use concord_proto::client::{ClientRequest, ClientResponse, JobEvent};
 use concord_proto::ledger::LedgerEvent;
 use concord_proto::serving::{AnswerVerdict, FromStage, ToStage};
@@ -34,6 +35,7 @@ pub fn visit_all(visitor: &mut impl Visitor) {
     visitor.visit("LedgerEntry", LedgerEvent::count(), |s, v| {
         s.ledger_entry(v)
     });
+    visitor.visit("Conviction", Conviction::count(), |s, v| s.conviction(v));
     visitor.visit("ToStage", ToStage::count(), |s, v| s.said_to_stage(v));
     visitor.visit("FromStage", FromStage::count(), |s, v| s.said_by_stage(v));
     visitor.visit("AnswerVerdict", AnswerVerdict::count(), |s, v| {

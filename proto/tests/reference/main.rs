@@ -142,7 +142,7 @@ const RECORDS: [(&str, &str); 14] = [
 ];
 
 /// Fields with a bound of their own. All others are bounded by the message that they are in.
-const FIELD_BOUNDS: [(&str, &str, &str); 8] = [
+const FIELD_BOUNDS: [(&str, &str, &str); 9] = [
     ("JobSpec", "steps", "STEPS_MAX"),
     ("JobSpec", "microbatches", "MICROBATCHES_MAX"),
     ("TensorHeader", "shape", "RANK_MAX"),
@@ -151,14 +151,16 @@ const FIELD_BOUNDS: [(&str, &str, &str); 8] = [
     ("Hello", "endpoint", "ADDRESS_BYTES_MAX"),
     ("Claim", "device", "NAME_BYTES_MAX"),
     ("FrameHeader", "bytes", "FRAME_BYTES_MAX"),
+    ("LedgerEvent", "conviction", "CONVICTION_BYTES_MAX"),
 ];
 
 /// The values of the bounds, as the program has them.
-const LIMITS: [(&str, u64); 9] = [
+const LIMITS: [(&str, u64); 10] = [
     ("MESSAGE_BYTES_MAX", limits::MESSAGE_BYTES_MAX as u64),
     ("BLOB_BYTES_MAX", limits::BLOB_BYTES_MAX),
     ("CHUNK_BYTES", limits::CHUNK_BYTES as u64),
     ("FRAME_BYTES_MAX", limits::FRAME_BYTES_MAX),
+    ("CONVICTION_BYTES_MAX", limits::CONVICTION_BYTES_MAX as u64),
     ("RANK_MAX", limits::RANK_MAX as u64),
     ("MICROBATCHES_MAX", limits::MICROBATCHES_MAX as u64),
     ("STEPS_MAX", limits::STEPS_MAX as u64),

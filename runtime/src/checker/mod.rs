@@ -3,6 +3,8 @@
 
 mod auditor;
 mod queue;
+mod recomputer;
+mod secrets;
 #[cfg(test)]
 mod stalling_tests;
 
@@ -25,6 +27,8 @@ use crate::{Backoff, RuntimeError, measure};
 
 pub(crate) use auditor::Auditor;
 pub(crate) use queue::AuditQueue;
+pub(crate) use recomputer::Recomputer;
+use secrets::{Asked, Secrets};
 
 /// How a checker runs.
 #[derive(Clone, Debug)]
@@ -37,6 +41,8 @@ pub struct CheckerOptions {
     pub blobs: BlobOptions,
     /// Where it computes.
     pub device: Device,
+    /// Whether it re-runs only what its own secrets draw, of jobs that name its key.
+    pub is_auditor: bool,
     /// Bytes of weights that may stay loaded from one leaf to the next.
     pub kept_bytes: u64,
     /// How it cheats, in tests; not at all by default.
@@ -60,7 +66,10 @@ pub async fn run(
     let home = Home::open(&options.dir)?;
     started(&home.key.public());
     let hello = Hello {
-        role: Role::Checker,
+        role: match options.is_auditor {
+            true => Role::Auditor,
+            false => Role::Checker,
+        },
         protocol: PROTOCOL_VERSION,
         arithmetic: ARITHMETIC_VERSION,
         device: measure::device_info(&options.device, measure::device_memory(&options.device))?,
@@ -69,6 +78,7 @@ pub async fn run(
         challenge: [0; 32],
     };
     let queue = AuditQueue::new(options.kept_bytes);
+    let secrets = Secrets::default();
     let mut backoff = Backoff::for_coordinator();
     let started = Instant::now();
     let (mut had_session, mut warned) = (false, false);
@@ -81,7 +91,8 @@ pub async fn run(
             Ok((mut session, auditor)) => {
                 (had_session, warned) = (true, false);
                 let since = Instant::now();
-                if serve(&mut session, &auditor, &mut leave).await? {
+                let own = (&home.key, &secrets);
+                if serve(&mut session, &auditor, own, &mut leave).await? {
                     return Ok(());
                 }
                 tracing::warn!("lost the coordinator");
@@ -132,6 +143,7 @@ async fn open(
 async fn serve(
     session: &mut Session,
     auditor: &Arc<Auditor>,
+    (key, secrets): (&Keypair, &Secrets),
     leave: &mut mpsc::Receiver<()>,
 ) -> Result<bool, RuntimeError> {
     let (outbound, mut messages) = mpsc::channel(64);
@@ -159,6 +171,29 @@ async fn serve(
                     });
                     true
                 }
+                Some(ToWorker::Enrol {
+                    job,
+                    from,
+                    length,
+                    rate,
+                    known,
+                }) => {
+                    let asked = Asked {
+                        job,
+                        from,
+                        length,
+                        rate,
+                        known,
+                    };
+                    let signed = secrets.enrol(key, session.coordinator(), asked);
+                    let answer = signed.map(|enrolment| ToCoordinator::Enrolled { enrolment });
+                    say(session, answer).await
+                }
+                Some(ToWorker::Reveal { job, committed }) => {
+                    let signed = secrets.reveal(key, session.coordinator(), job, &committed);
+                    let answer = signed.map(|reveal| ToCoordinator::Revealed { reveal });
+                    say(session, answer).await
+                }
                 Some(ToWorker::Leave) => return Ok(true),
                 Some(message) => {
                     ignore(&message);
@@ -183,6 +218,17 @@ async fn serve(
     }
 }
 
+/// Answers, or says why there is no answer. False where the session is over.
+async fn say(session: &Session, answer: Result<ToCoordinator, RuntimeError>) -> bool {
+    match answer {
+        Ok(message) => session.send(&message).await,
+        Err(error) => {
+            tracing::warn!("{error}");
+            true
+        }
+    }
+}
+
 /// Notes a message that is not for a checker.
 fn ignore(message: &ToWorker) {
     match message {
@@ -194,6 +240,9 @@ fn ignore(message: &ToWorker) {
         | ToWorker::Step { .. }
         | ToWorker::Scalars { .. }
         | ToWorker::Commit { .. }
+        | ToWorker::Audited { .. }
+        | ToWorker::Enrol { .. }
+        | ToWorker::Reveal { .. }
         | ToWorker::Abort { .. }
         | ToWorker::Flush { .. }
         | ToWorker::Forget { .. }

@@ -166,11 +166,11 @@ async fn others_are_not_delayed(stall: Stall) {
     for _ in 0..4 {
         let (auditor, order) = (auditor.clone(), order(1, &stalling));
         let spec = spec.clone();
-        waiting.spawn(async move { auditor.fetch(order, &spec).await.map(drop) });
+        waiting.spawn(async move { auditor.recomputer.fetch(order, &spec).await.map(drop) });
     }
     tokio::time::timeout(SOON, stalls.notified()).await.unwrap();
     for worker in [2, 3, 2] {
-        let fetched = auditor.fetch(order(worker, &honest), &spec);
+        let fetched = auditor.recomputer.fetch(order(worker, &honest), &spec);
         let fetched = tokio::time::timeout(SOON, fetched).await;
         assert!(fetched.expect("it is delayed").is_ok());
     }
@@ -185,7 +185,7 @@ async fn others_are_not_delayed(stall: Stall) {
 async fn more_than_the_job_has_is_not_fetched() {
     let (auditor, spec, _folder) = auditor();
     let (endpoint, _) = start(Stall::TooMany).await;
-    let why = auditor.fetch(order(1, &endpoint), &spec).await;
+    let why = auditor.recomputer.fetch(order(1, &endpoint), &spec).await;
     let why = why.map(drop).unwrap_err().to_string();
     assert!(why.contains("another number of values"), "{why}");
 }

@@ -207,7 +207,6 @@ impl<'a> WorkerSession<'a> {
                 job,
                 epoch,
                 step,
-                audited,
                 release_below,
                 ..
             } => {
@@ -215,8 +214,20 @@ impl<'a> WorkerSession<'a> {
                     job,
                     epoch,
                     step,
-                    audited,
                     release_below,
+                });
+            }
+            ToWorker::Audited {
+                job,
+                epoch,
+                step,
+                leaves,
+            } => {
+                self.engine(EngineEvent::Audited {
+                    job,
+                    epoch,
+                    step,
+                    leaves,
                 });
             }
             ToWorker::Abort { job, .. } => {
@@ -248,6 +259,8 @@ impl<'a> WorkerSession<'a> {
             ToWorker::Challenge { .. }
             | ToWorker::Welcome { .. }
             | ToWorker::Refused { .. }
+            | ToWorker::Enrol { .. }
+            | ToWorker::Reveal { .. }
             | ToWorker::Leave => {}
         }
         true

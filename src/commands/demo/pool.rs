@@ -20,6 +20,7 @@ use tracing::subscriber::NoSubscriber;
 
 use crate::support::client_key;
 use crate::support::pool::command;
+use crate::support::referee::RefereeChoice;
 
 /// What a member of the demo's pool does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,12 +96,15 @@ impl DemoPool {
     /// # Errors
     /// Where one of them cannot be started.
     pub async fn start(dir: &Path, actors: &[Actor]) -> anyhow::Result<Self> {
+        let data_dir = dir.join("coordinator");
+        let referee = RefereeChoice::Cpu.referee(&data_dir, None, 1);
         let server = server::start(ServerOptions {
             listen: ([127, 0, 0, 1], 0).into(),
-            data_dir: dir.join("coordinator"),
+            data_dir,
             config: Config::default(),
             serve: None,
             access: PoolAccess::of_one_process([client_key::key()?.public()]).fixed(),
+            referee,
         });
         let server = server.await?;
         let mut pool = Self {

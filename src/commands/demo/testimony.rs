@@ -9,7 +9,7 @@ pub struct Testimony<'a> {
     pub claimed: &'a str,
     /// The correct digest.
     pub found: &'a str,
-    /// The members that re-ran it.
+    /// The members that re-ran it, and the referee.
     pub checkers: Vec<String>,
 }
 
@@ -22,7 +22,11 @@ impl<'a> Testimony<'a> {
         let (_, rest) = rest.split_once(" is claimed as ")?;
         let (claimed, rest) = rest.split_once(" and is ")?;
         let (found, rest) = rest.split_once(", as ")?;
-        let checkers = rest.strip_suffix(" found")?.split(" and ").map(name);
+        let finders = rest.strip_suffix(" found")?.split(" and ");
+        let checkers = finders.map(|finder| match finder {
+            "the referee" => Some(finder.to_string()),
+            short => name(short),
+        });
         Some(Self {
             piece,
             claimed,
@@ -40,16 +44,15 @@ mod tests {
     fn evidence_is_taken_apart() {
         let name = |short: &str| match short {
             "57" => Some("trent".to_string()),
-            "5c" => Some("bob".to_string()),
             _ => None,
         };
         let evidence = "the backward of microbatch 5, layers 1..4 in step 13: Gradient(1) is \
-                        claimed as 4782e82c and is 29f7546a, as 57 and 5c found";
+                        claimed as 4782e82c and is 29f7546a, as 57 and the referee found";
         let expected = Testimony {
             piece: "the backward of microbatch 5, layers 1..4",
             claimed: "4782e82c",
             found: "29f7546a",
-            checkers: vec!["trent".to_string(), "bob".to_string()],
+            checkers: vec!["trent".to_string(), "the referee".to_string()],
         };
         assert_eq!(Testimony::of(evidence, &name), Some(expected));
         assert_eq!(Testimony::of(&evidence.replace("57", "58"), &name), None);

@@ -22,6 +22,7 @@ use crate::support::kv_cache::KvCacheArgs;
 use crate::support::load_in::LoadInArgs;
 use crate::support::output::{Output, StoppedBySignal};
 use crate::support::pool::PoolOptions;
+use crate::support::referee::RefereeChoice;
 use crate::support::scratch::Scratch;
 use crate::support::signals::EndSignals;
 use adapters::NamedAdapter;
@@ -180,6 +181,8 @@ impl ServeArgs {
                 ..Config::default()
             },
             worker_options: share.worker_options(),
+            // A coordinator that serves takes on no jobs to be decided about.
+            referee: RefereeChoice::Off,
         })
     }
 

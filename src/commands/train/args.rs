@@ -14,6 +14,7 @@ use crate::support::bytes;
 use crate::support::job_file::{JobFile, ReadOptions};
 use crate::support::output::counted;
 use crate::support::pool::PoolOptions;
+use crate::support::referee::RefereeChoice;
 
 /// A number of steps.
 fn steps() -> clap::builder::RangedI64ValueParser<u32> {
@@ -31,6 +32,7 @@ Examples:
   concord train examples/story.yaml --workers local:3        # a pool of three
   concord train examples/story.yaml --workers local:4 --plan 2x2
   concord train examples/story.yaml --coordinator concord://KEY@10.0.0.1:7700
+  concord train examples/story.yaml --coordinator concord://KEY@10.0.0.1:7700 --audit 2%
 
 Ctrl-C and SIGTERM stop the training (exit status 130 and 143): the same command goes on from the
 newest checkpoint, or, with --coordinator, where the job goes on meanwhile, watches it again."
@@ -68,6 +70,15 @@ pub struct TrainArgs {
     /// Memory of each worker of this machine, such as 8G; by default they divide what is free.
     #[arg(long, value_name = "BYTES", value_parser = bytes::parse, conflicts_with = "coordinator")]
     memory: Option<u64>,
+    /// What decides where a checker of the pool on this machine contradicts a worker: "cpu",
+    /// "reference" (scalar code, slow) or "off".
+    #[arg(
+        long,
+        default_value = "cpu",
+        value_name = "DEVICE",
+        conflicts_with = "coordinator"
+    )]
+    referee: RefereeChoice,
     /// Where the pool on this machine keeps its state, with which the job goes on after an
     /// interruption; by default in output_dir, until the result is there.
     #[arg(long, value_name = "DIR", conflicts_with = "coordinator")]
@@ -102,6 +113,11 @@ pub struct TrainArgs {
     /// that of --audit-rate where this command starts the workers].
     #[arg(long, value_name = "P")]
     audit_rate_new: Option<f64>,
+    /// Audit the job yourself: an auditor of your own, on this machine, draws this share of all work
+    /// by secrets that nobody else knows, such as "1%", and re-runs it. `concord verify --checker`
+    /// with its key then needs nobody else's word.
+    #[arg(long, value_name = "P", value_parser = share)]
+    pub audit: Option<u64>,
     /// Share of audits that test the checker.
     #[arg(long, default_value_t = 0.05, value_name = "P")]
     canary_rate: f64,
@@ -195,6 +211,7 @@ impl TrainArgs {
             audit_rate_new: probability("--audit-rate-new", audit_rate_new)?,
             canary_rate: probability("--canary-rate", self.canary_rate)?,
             recompute: job.recompute,
+            auditors: Vec::new(),
         };
         if local {
             self.check_pool(workers, &options)?;
@@ -216,6 +233,7 @@ impl TrainArgs {
             listen: ([127, 0, 0, 1], 0).into(),
             config: Config::default(),
             worker_options: self.memory_options(workers),
+            referee: self.referee,
         }
     }
 
@@ -271,6 +289,21 @@ impl TrainArgs {
 }
 
 /// A probability in units of 2^-32.
+/// A share as a number or in percent, in units of 2^-32; above 0.
+fn share(text: &str) -> Result<u64, String> {
+    let number = |text: &str| text.trim().parse::<f64>().ok();
+    let share = match text.strip_suffix('%') {
+        Some(percent) => number(percent).map(|percent| percent / 100.0),
+        None => number(text),
+    };
+    match share {
+        Some(share) if share > 0.0 && share <= 1.0 => Ok(((share * 4_294_967_296.0) as u64).max(1)),
+        _ => Err(format!(
+            "'{text}': a share above 0 and at most 1, such as 0.01 or 1%"
+        )),
+    }
+}
+
 fn probability(name: &str, p: f64) -> anyhow::Result<u64> {
     if (0.0..=1.0).contains(&p) {
         Ok((p * 4_294_967_296.0) as u64)

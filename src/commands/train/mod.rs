@@ -15,16 +15,17 @@ mod room;
 mod stop;
 mod watch;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use concord_models::export;
 use concord_proto::client::{
-    ClientRequest, ClientResponse, JobState, JobSummary, RunOptions, Submission,
+    ClientRequest, ClientResponse, JobState, JobSummary, NamedAuditor, RunOptions, Submission,
 };
 use concord_proto::session::Role;
-use concord_proto::{AdapterSpec, JobId, JobSpec};
+use concord_proto::{AdapterSpec, JobId, JobSpec, PublicKey};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -35,7 +36,7 @@ use crate::support::job_data;
 use crate::support::job_file::{GivenJob, JobFile, explain};
 use crate::support::kept_states;
 use crate::support::output::{Output, counted};
-use crate::support::pool::{LocalPool, Troubles};
+use crate::support::pool::{LocalPool, OwnAuditor, Troubles};
 use crate::support::signals::EndSignals;
 use checkpoints::Saver;
 use output_dir::log::StepLog;
@@ -114,12 +115,22 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
         ),
         state.as_deref(),
     )?;
+    let auditor = match args.audit {
+        Some(rate) => {
+            let dir = output_dir.state_dir().join("auditor");
+            let key = OwnAuditor::key(&dir)?;
+            options.auditors = vec![NamedAuditor { key, rate }];
+            Some((key, dir))
+        }
+        None => None,
+    };
     let run = Run {
         id,
         job: &job,
         ingested: &ingested,
         output,
         is_local: args.coordinator.is_none(),
+        auditor,
         replay: ReplayStates {
             every: options.replay_every,
             store: state.as_deref().map(LocalPool::store),
@@ -199,6 +210,8 @@ struct Run<'a> {
     output: &'a Output,
     /// Whether the pool was started by this command.
     is_local: bool,
+    /// The key and the folder of the auditor of this command.
+    auditor: Option<(PublicKey, PathBuf)>,
     /// The states that are kept for replay.
     replay: ReplayStates,
     seen: JobSeen,
@@ -213,6 +226,7 @@ impl Run<'_> {
         signals: &mut EndSignals,
     ) -> anyhow::Result<()> {
         if let Some(url) = &args.coordinator {
+            let _auditor = self.start_auditor(url, &[])?;
             tokio::select! {
                 done = self.work(url, options, output_dir) => done?,
                 signal = signals.next() => return Err(match output_dir.is_settled() {
@@ -234,6 +248,8 @@ impl Run<'_> {
             signal = signals.next() => return Err(stop::early(signal)),
         }
         let url = pool.url();
+        let store = LocalPool::store(pool.dir());
+        let _auditor = self.start_auditor(&url, &[format!("--blobs={}", store.display())])?;
         let obstacle = self.lacks_checkers(pool.troubles(), options.min_checkers);
         let work = self.work(&url, options, output_dir);
         let done = tokio::select! {
@@ -273,6 +289,17 @@ impl Run<'_> {
                 Err(self.stopped(signal, saved))
             }
         }
+    }
+
+    /// Starts the auditor that was asked for. It works until it is dropped.
+    fn start_auditor(&self, url: &str, more: &[String]) -> anyhow::Result<Option<OwnAuditor>> {
+        let Some((key, dir)) = &self.auditor else {
+            return Ok(None);
+        };
+        if !self.output.is_json() {
+            eprintln!("auditor {key}, on this machine, draws by secrets of its own");
+        }
+        OwnAuditor::start(url, dir, more).map(Some)
     }
 
     fn stopped(&self, signal: &'static str, saved: Option<u32>) -> anyhow::Error {
@@ -352,6 +379,9 @@ impl Run<'_> {
             "inconclusive": done.inconclusive, "output_dir": self.job.output_dir,
             "bundle": bundle,
         });
+        if let Some((key, _)) = &self.auditor {
+            object["auditor"] = json!(key.to_string());
+        }
         if let Some(evaluated) = done.evaluated {
             let keeps_best = self.ingested.spec.evaluation.is_some_and(|of| of.keep_best);
             evaluated.tell(&mut object, keeps_best, done.steps < steps);
@@ -481,7 +511,7 @@ fn in_words(result: &Value) -> String {
     let evaluated = completed::evaluated_in_words(result);
     format!(
         "done: {}, loss {:.4}{evaluated}, {:.0} tokens/s, {} agreed{}{unaudited}\nhash   {}\n\
-         output {}\nproof  {}  (check it with `concord verify {}`)",
+         output {}\nproof  {}  (check it with `concord verify {}{}`)",
         count("steps", "step"),
         number("loss"),
         number("tokens_per_second"),
@@ -493,6 +523,10 @@ fn in_words(result: &Value) -> String {
         text("record_digest"),
         text("output_dir"),
         text("bundle"),
-        text("bundle")
+        text("bundle"),
+        match result["auditor"].as_str() {
+            Some(key) => format!(" --checker {key}"),
+            None => String::new(),
+        }
     )
 }

@@ -54,7 +54,11 @@ fn check(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
         );
         return Err(Refuted(why)).with_context(place);
     }
-    if let Some(stranger) = pinned.iter().find(|key| !report.checkers.contains(key)) {
+    let is_known = |key: &&WorkerId| {
+        let mut auditors = report.auditors.iter();
+        report.checkers.contains(key) || auditors.any(|own| own.auditor == **key)
+    };
+    if let Some(stranger) = pinned.iter().find(|key| !is_known(key)) {
         eprintln!("note: no verdict that counts is by the checker {stranger}");
     }
     let weights = match args.checked_result(&bundle) {

@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use concord_proto::{BatchPlan, Claim, Leaf, LeafPhase, WorkerId};
-use concord_verify::training::bundle::{Bundle, Report};
+use concord_verify::training::bundle::{AuditorReport, Bundle, Report};
 use serde_json::{Value, json};
 
 use super::percent::percent_below;
 use super::replay::ReplayReport;
 use crate::support::output::{Output, counted};
 use crate::support::result_weights::Base;
+
+/// The least probability with which lies in all steps are seen, for a proof to be called proven by
+/// an auditor: as for a replay.
+const DETECTION_MIN: f64 = 0.1;
 
 /// All that was checked of a proof.
 pub struct Proof<'a> {
@@ -55,10 +59,20 @@ impl Proof<'_> {
     /// nobody may be the workers.
     pub fn is_proven(&self) -> bool {
         let is_named = self.is_coordinator_pinned && !self.pinned.is_empty();
+        let is_audited = |own: &AuditorReport| own.detection(own.steps) >= DETECTION_MIN;
         match self.replay {
             Some(replay) => replay.missing.is_empty() && replay.weakness().is_none(),
-            None => is_named && !self.report.is_unaudited(),
+            None => {
+                (is_named && !self.report.is_unaudited()) || self.own_auditors().any(is_audited)
+            }
         }
+    }
+
+    /// The auditors that the reader has named: what they draw nobody else knows, the coordinator
+    /// included.
+    fn own_auditors(&self) -> impl Iterator<Item = &AuditorReport> {
+        let auditors = self.report.auditors.iter();
+        auditors.filter(|own| self.pinned.contains(&own.auditor))
     }
 
     /// What is shown, a sentence for each.
@@ -94,6 +108,7 @@ impl Proof<'_> {
                 percent_below(report.detection)
             ));
         }
+        shown.extend(self.own_auditors().map(of_auditor));
         shown.extend(self.replay.iter().flat_map(|replay| replay.shown()));
         shown
     }
@@ -127,6 +142,10 @@ impl Proof<'_> {
                 true => format!(
                     "{of_what}: coordinator, workers and checkers may be one hand, and then audits \
                      show nothing"
+                ),
+                false if self.own_auditors().next().is_some() => format!(
+                    "{of_what}, if the auditor that you named looked away or gave its secrets to \
+                     others; and pieces that it did not draw, beyond its figure"
                 ),
                 false => format!(
                     "{of_what}, if the checkers that you named looked away, or if the coordinator \
@@ -206,6 +225,19 @@ fn text(proof: &Proof, shares: &BTreeMap<WorkerId, WorkerShare>) -> String {
         };
         lines.push(format!("checker     {}{named}", checker.short()));
     }
+    lines.extend(report.auditors.iter().map(|own| {
+        let named = match proof.pinned.contains(&own.auditor) {
+            true => ", that you named",
+            false => "",
+        };
+        format!(
+            "auditor     {}{named}: drew {} pieces by its own secrets, {} agreed, {} unsettled",
+            own.auditor.short(),
+            own.drawn,
+            own.agreed,
+            counted(own.unsettled.into(), "attempt")
+        )
+    }));
     lines.push(format!(
         "audits      {} of {} pieces drawn, {} agreed, {} could not be re-run",
         report.audits_drawn, report.leaves, report.audits_agreed, report.audits_inconclusive
@@ -214,6 +246,7 @@ fn text(proof: &Proof, shares: &BTreeMap<WorkerId, WorkerShare>) -> String {
         [] => lines.push("convicted   nobody".to_string()),
         all => lines.extend(all.iter().map(|id| format!("convicted   {id}"))),
     }
+    lines.extend(not_computed(report));
     lines.push(format!(
         "detection   {:.2} % for one false piece in each step (a piece is drawn with {:.2} %), if \
          {} are honest",
@@ -228,6 +261,39 @@ fn text(proof: &Proof, shares: &BTreeMap<WorkerId, WorkerShare>) -> String {
     lines.extend(proof.shown().into_iter().map(of("shown")));
     lines.extend(proof.not_shown().into_iter().map(of("not shown")));
     lines.join("\n")
+}
+
+/// What an auditor shows, if it is honest.
+fn of_auditor(own: &AuditorReport) -> String {
+    let certain = match own.nearly_certain() {
+        Some(lies) => format!(
+            ", and with 99 % from {} on",
+            counted(lies.into(), "such step")
+        ),
+        None => String::new(),
+    };
+    format!(
+        "if auditor {} is honest, one false piece in each of {} steps was seen with {:.2} %, in \
+         one step alone with {:.2} %{certain}",
+        own.auditor.short(),
+        own.steps,
+        percent_below(own.detection(own.steps)),
+        percent_below(own.detection(1))
+    )
+}
+
+/// What convictions rest on that nobody has checked here.
+fn not_computed(report: &Report) -> Vec<String> {
+    let rests = |count: u32, what: &str| {
+        (count > 0)
+            .then(|| format!("convictions {count} rest on {what}, which was not checked here"))
+    };
+    let on_rerun = rests(report.convictions_on_rerun, "the result of a re-run");
+    let on_state = rests(
+        report.convictions_on_state,
+        "the state before a step, as the coordinator names it",
+    );
+    [on_rerun, on_state].into_iter().flatten().collect()
 }
 
 /// What was compared of the result.
@@ -282,6 +348,15 @@ fn steps(report: &Report) -> String {
     }
 }
 
+fn auditor_object(own: &AuditorReport) -> Value {
+    json!({
+        "auditor": own.auditor.to_string(), "rate": own.rate as f64 / 4_294_967_296.0,
+        "drawn": own.drawn, "agreed": own.agreed, "steps": own.steps,
+        "unsettled": own.unsettled, "detection": own.detection(own.steps),
+        "detection_of_one_step": own.detection(1), "nearly_certain_from": own.nearly_certain(),
+    })
+}
+
 fn object(proof: &Proof, shares: &BTreeMap<WorkerId, WorkerShare>) -> Value {
     let (report, weights) = (proof.report, proof.weights);
     let names = |ids: &[WorkerId]| ids.iter().map(|id| id.to_string()).collect::<Vec<_>>();
@@ -308,7 +383,11 @@ fn object(proof: &Proof, shares: &BTreeMap<WorkerId, WorkerShare>) -> Value {
         "audits_drawn": report.audits_drawn, "audits_agreed": report.audits_agreed,
         "audits_counted": report.audits_counted,
         "audits_inconclusive": report.audits_inconclusive,
-        "convicted": names(&report.convicted), "audit_rate_min": report.audit_rate_min,
+        "convicted": names(&report.convicted),
+        "auditors": report.auditors.iter().map(auditor_object).collect::<Vec<_>>(),
+        "convictions_on_rerun": report.convictions_on_rerun,
+        "convictions_on_state": report.convictions_on_state,
+        "audit_rate_min": report.audit_rate_min,
         "detection": report.detection, "detection_steps": report.detection_steps,
         "tensors_checked": weights.map(|weights| weights.tensors),
         "base_checked": weights.map(|weights| matches!(weights.base, Some(Base::Same(..)))),

@@ -10,11 +10,12 @@ use concord_proto::session::Role;
 
 use super::restarts::{Restarts, is_steady};
 
-/// The name of a role, which is also the command that starts such a member.
+/// The name of a role.
 pub fn role_name(role: Role) -> &'static str {
     match role {
         Role::Worker => "worker",
         Role::Checker => "checker",
+        Role::Auditor => "auditor",
     }
 }
 
@@ -36,7 +37,11 @@ pub struct Start {
 impl Start {
     fn spawn(&self) -> anyhow::Result<Child> {
         let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
-        let mut command = command(role_name(self.role), &self.url, &self.dir, &options)?;
+        let name = match self.role {
+            Role::Worker => "worker",
+            Role::Checker | Role::Auditor => "checker",
+        };
+        let mut command = command(name, &self.url, &self.dir, &options)?;
         let spawned = command.spawn();
         spawned.with_context(|| format!("cannot start a {}", role_name(self.role)))
     }

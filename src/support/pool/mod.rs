@@ -4,6 +4,7 @@
 
 mod crew;
 mod member;
+mod own_auditor;
 mod restarts;
 
 use std::net::SocketAddr;
@@ -18,11 +19,13 @@ use concord_proto::serving::ServedModel;
 use concord_proto::session::Role;
 
 use crate::support::client_key;
+use crate::support::referee::RefereeChoice;
 use crate::support::scratch::{self, Scratch};
 use crew::Crew;
 pub use crew::Troubles;
 use member::Start;
 pub use member::{command, role_name, this_program};
+pub use own_auditor::OwnAuditor;
 
 /// What a pool consists of.
 #[derive(Clone, Debug)]
@@ -41,6 +44,8 @@ pub struct PoolOptions {
     pub config: Config,
     /// More options of each worker.
     pub worker_options: Vec<String>,
+    /// What decides where a checker contradicts a worker.
+    pub referee: RefereeChoice,
 }
 
 /// A running pool.
@@ -84,12 +89,16 @@ impl LocalPool {
             }
         };
         let access = PoolAccess::of_one_process([client_key::key()?.public()]);
+        let data_dir = dir.join("coordinator");
+        // One thread: the workers have the cores.
+        let referee = options.referee.referee(&data_dir, None, 1);
         let server = server::start(ServerOptions {
             listen: options.listen,
-            data_dir: dir.join("coordinator"),
+            data_dir,
             config: options.config,
             serve,
             access: access.fixed(),
+            referee,
         });
         Ok(Self {
             server: server.await?,
@@ -132,6 +141,11 @@ impl LocalPool {
             }
         }
         Ok(())
+    }
+
+    /// The folder of its state.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// A view on what is wrong with the members.

@@ -5,8 +5,8 @@ use concord_proto::limits::{NAME_BYTES_MAX, is_name};
 use concord_proto::manifest::{StateEntry, state_roots};
 use concord_proto::session::Scalars;
 use concord_proto::{
-    Claim, FirstHalf, JobId, Leaf, LeafPhase, PortKind, Signed, SignedError, Slot, TensorState,
-    WorkerId, leaf_root,
+    Claim, Conviction, FirstHalf, JobId, Leaf, LeafPhase, PortKind, Signed, SignedError,
+    SignedHalf, Slot, TensorState, WorkerId, first_half_digest, leaf_root,
 };
 
 use super::leaves::{
@@ -32,6 +32,7 @@ pub fn names_other_history(rules: &StepRules, signed: &Signed) -> bool {
 ///
 /// # Errors
 /// [`Breach`], always of `worker`: inputs from other workers are checked by [`super::check_links`].
+/// Nothing shows one of the values to others, because they are not signed.
 pub fn check_first_half(
     rules: &StepRules,
     worker: WorkerId,
@@ -39,10 +40,23 @@ pub fn check_first_half(
     leaves: &[Leaf],
     values: &StepValues,
 ) -> Result<FirstHalf, Breach> {
+    let half = check_signed_first(rules, worker, SignedFirst { signed, leaves })?;
     let checker = ClaimChecker { rules, worker };
-    let half: FirstHalf = checker.open(signed)?;
+    checker.named(checker.check_values(leaves, values))?;
+    Ok(half)
+}
+
+/// As [`check_first_half`], by what the worker has signed alone.
+pub(super) fn check_signed_first(
+    rules: &StepRules,
+    worker: WorkerId,
+    first: SignedFirst,
+) -> Result<FirstHalf, Breach> {
+    let checker = ClaimChecker { rules, worker };
+    let half: FirstHalf = checker.open(first.signed)?;
     checker.check_place(half.job, half.step, half.epoch)?;
-    checker.named(checker.check_first(&half, leaves, values))?;
+    let checked = checker.named(checker.check_first(&half, first.leaves));
+    checked.map_err(|breach| checker.shown(breach, first, None))?;
     Ok(half)
 }
 
@@ -50,7 +64,7 @@ pub fn check_first_half(
 /// claim. Its first half must have passed [`check_first_half`].
 ///
 /// # Errors
-/// [`Breach`], always of `worker`.
+/// [`Breach`], always of `worker`. Nothing shows to others which scalars it was sent.
 pub fn check_claim(
     rules: &StepRules,
     worker: WorkerId,
@@ -59,10 +73,25 @@ pub fn check_claim(
     signed: &Signed,
     leaves: &[Leaf],
 ) -> Result<Claim, Breach> {
+    let claim = check_signed_claim(rules, worker, first, signed, leaves)?;
+    let checker = ClaimChecker { rules, worker };
+    checker.named(starts_from(leaves, scalars))?;
+    Ok(claim)
+}
+
+/// As [`check_claim`], by what the worker has signed alone.
+pub(super) fn check_signed_claim(
+    rules: &StepRules,
+    worker: WorkerId,
+    first: SignedFirst,
+    signed: &Signed,
+    leaves: &[Leaf],
+) -> Result<Claim, Breach> {
     let checker = ClaimChecker { rules, worker };
     let claim: Claim = checker.open(signed)?;
     checker.check_place(claim.job, claim.step, claim.epoch)?;
-    checker.named(checker.check_second(&claim, first, scalars, leaves))?;
+    let checked = checker.named(checker.check_second(&claim, first, leaves));
+    checked.map_err(|breach| checker.shown(breach, first, Some((signed, leaves))))?;
     Ok(claim)
 }
 
@@ -77,6 +106,29 @@ impl ClaimChecker<'_> {
             culprit: self.worker,
             offence,
             evidence,
+            conviction: None,
+        }
+    }
+
+    /// The breach, with what shows it to others.
+    fn shown(
+        &self,
+        breach: Breach,
+        first: SignedFirst,
+        second: Option<(&Signed, &[Leaf])>,
+    ) -> Breach {
+        let half = |signed: &Signed, leaves: &[Leaf]| SignedHalf {
+            signed: signed.clone(),
+            leaves: leaves.to_vec(),
+        };
+        let conviction = Conviction::BrokenRule {
+            first: half(first.signed, first.leaves),
+            second: second.map(|(signed, leaves)| half(signed, leaves)),
+            before: self.rules.before.to_vec(),
+        };
+        Breach {
+            conviction: Some(Box::new(conviction)),
+            ..breach
         }
     }
 
@@ -131,12 +183,7 @@ impl ClaimChecker<'_> {
         }
     }
 
-    fn check_first(
-        &self,
-        half: &FirstHalf,
-        leaves: &[Leaf],
-        values: &StepValues,
-    ) -> Result<(), Fault> {
+    fn check_first(&self, half: &FirstHalf, leaves: &[Leaf]) -> Result<(), Fault> {
         let (rules, slot) = (self.rules, self.slot()?);
         if half.plan != rules.plan_digest {
             return wrong("the claim names another plan".to_string());
@@ -147,7 +194,6 @@ impl ClaimChecker<'_> {
         if half.leaf_root != leaf_root(leaves) {
             return wrong("the leaf root is not that of the leaves".to_string());
         }
-        values.check_coverage(rules, slot)?;
         let run = rules.run(slot.replica);
         let nodes = rules.nodes(slot.replica);
         let expected = match rules.is_evaluation() {
@@ -163,7 +209,6 @@ impl ClaimChecker<'_> {
             let leaf = next(&mut leaves);
             let shape = rules.forward(slot, microbatch);
             checker.check(leaf, (LeafPhase::Forward, microbatch), &shape)?;
-            check_loss(leaf, values)?;
             known.extend(leaf.inputs.iter().map(|input| received(microbatch, input)));
         }
         if rules.is_evaluation() {
@@ -186,8 +231,23 @@ impl ClaimChecker<'_> {
         }
         let leaf = next(&mut leaves);
         checker.check(leaf, (LeafPhase::Norm, 0), &rules.norm(slot))?;
-        own_inputs_are(leaf, &reduced)?;
-        match leaf.output(PortKind::Norms) == Some(norms_digest(&values.norms)) {
+        own_inputs_are(leaf, &reduced)
+    }
+
+    /// Compares what was reported with the leaves, which have been checked.
+    fn check_values(&self, leaves: &[Leaf], values: &StepValues) -> Result<(), Fault> {
+        values.check_coverage(self.rules, self.slot()?)?;
+        let forward = leaves
+            .iter()
+            .filter(|leaf| leaf.phase == LeafPhase::Forward);
+        for leaf in forward {
+            check_loss(leaf, values)?;
+        }
+        let mut norms = leaves
+            .iter()
+            .filter_map(|leaf| leaf.output(PortKind::Norms));
+        let digest = norms_digest(&values.norms);
+        match norms.all(|norms| norms == digest) {
             true => Ok(()),
             false => wrong("the norms of its leaf are not those that were reported".to_string()),
         }
@@ -197,11 +257,10 @@ impl ClaimChecker<'_> {
         &self,
         claim: &Claim,
         first: SignedFirst,
-        scalars: &Scalars,
         leaves: &[Leaf],
     ) -> Result<(), Fault> {
         let (rules, slot) = (self.rules, self.slot()?);
-        if claim.first_half != first.digest {
+        if claim.first_half != first_half_digest(first.signed) {
             return wrong("the claim names another first half".to_string());
         }
         // It is printed for people, by whoever verifies the proof.
@@ -227,7 +286,7 @@ impl ClaimChecker<'_> {
         match leaves.first() {
             None => self.is_before(claim),
             Some(leaf) => {
-                let shape = rules.update(slot, scalars);
+                let shape = rules.update(slot);
                 self.leaf_checker(slot)
                     .check(leaf, (LeafPhase::Update, 0), &shape)?;
                 same_as_norm(leaf, first.leaves.last())?;
@@ -245,6 +304,25 @@ impl ClaimChecker<'_> {
             true => Ok(()),
             false => wrong("an evaluation changes the state".to_string()),
         }
+    }
+}
+
+/// An update starts from the scalars of the step.
+fn starts_from(leaves: &[Leaf], scalars: &Scalars) -> Result<(), Fault> {
+    let inputs = leaves
+        .iter()
+        .filter_map(|leaf| leaf.input(PortKind::Scalars));
+    let digest = scalars.digest();
+    match inputs
+        .map(|input| input.port.digest)
+        .find(|found| *found != digest)
+    {
+        None => Ok(()),
+        Some(other) => wrong(format!(
+            "the update starts from other scalars than it was sent: {} instead of {}",
+            other.short(),
+            digest.short()
+        )),
     }
 }
 

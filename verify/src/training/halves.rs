@@ -1,7 +1,7 @@
 //! The two halves of what a worker signs for a step.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use concord_proto::{Digest, Leaf, LeafPhase, Signed};
+use concord_proto::{Leaf, LeafPhase, Signed, SignedHalf};
 
 /// What a worker signed of a step: both halves of its claim.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -14,11 +14,23 @@ pub struct WorkerClaim {
     pub leaves: Vec<Leaf>,
 }
 
+impl WorkerClaim {
+    /// Each half with its own leaves, the first one first.
+    pub fn halves(&self) -> [SignedHalf; 2] {
+        let (first, second) = split_leaves(&self.leaves);
+        let half = |signed: &Signed, leaves: &[Leaf]| SignedHalf {
+            signed: signed.clone(),
+            leaves: leaves.to_vec(),
+        };
+        [half(&self.first_half, first), half(&self.claim, second)]
+    }
+}
+
 /// The first half of a claim, which was checked: what the second half is checked against.
 #[derive(Clone, Copy, Debug)]
 pub struct SignedFirst<'a> {
-    /// [`concord_proto::first_half_digest`] of it.
-    pub digest: Digest,
+    /// The signed [`concord_proto::FirstHalf`].
+    pub signed: &'a Signed,
     pub leaves: &'a [Leaf],
 }
 

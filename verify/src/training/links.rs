@@ -1,7 +1,7 @@
 //! The rules between two claims: what one received is what the other made.
 
 use concord_proto::ledger::Offence;
-use concord_proto::{ClaimInput, Leaf, LeafPhase, PortKind};
+use concord_proto::{ClaimInput, ClaimedLeaf, Conviction, Leaf, LeafPhase, PortKind};
 
 use super::{Breach, ClaimedLeaves, StepRules, leaf_position, leaf_words};
 
@@ -44,12 +44,20 @@ fn check_input(
     };
     let of_step = (rules.spec, rules.step);
     let position = leaf_position(of_step, rules.plan, slot.replica, phase, microbatch);
-    let made = position
-        .and_then(|position| sender.leaves.get(position))
-        .and_then(|leaf| leaf.output(kind));
+    let gives = position.and_then(|position| sender.leaves.get(position));
+    let made = gives.and_then(|leaf| leaf.output(kind));
     if made == Some(input.port.digest) {
         return Ok(());
     }
+    let claimed =
+        gives.and_then(|leaf| ClaimedLeaf::of(sender.signed, sender.leaves, &leaf.digest()));
+    let conviction = claimed.map(|claimed| {
+        Box::new(Conviction::Equivocation {
+            claimed,
+            sent: input.port,
+            signature: origin.signature,
+        })
+    });
     Err(Breach {
         culprit: sender.worker,
         offence: Offence::Equivocation,
@@ -61,5 +69,6 @@ fn check_input(
             leaf_words(leaf),
             made.map_or("nothing".to_string(), |digest| digest.short()),
         ),
+        conviction,
     })
 }

@@ -12,6 +12,7 @@
 mod agreement;
 pub mod bundle;
 mod claim;
+mod conviction;
 mod halves;
 mod leaves;
 mod links;
@@ -25,12 +26,15 @@ use concord_proto::ledger::{AttemptId, Offence};
 use concord_proto::manifest::{StateEntry, state_roots};
 use concord_proto::tree::{self, Node};
 use concord_proto::{
-    Claim, Digest, Domain, F32Bits, JobId, JobSpec, Layers, Leaf, Plan, TensorNorm, TrainedTensor,
-    WorkerId,
+    Claim, Conviction, Digest, Domain, F32Bits, JobId, JobSpec, Layers, Leaf, Plan, Signed,
+    TensorNorm, TrainedTensor, WorkerId,
 };
 
 pub use agreement::{Disagreement, check_agreement, merged_state, step_record};
 pub use claim::{check_claim, check_first_half, names_other_history};
+pub use conviction::{
+    ConvictionRules, DecidedVerdict, Shown, check_conviction, opens, sorted_ports,
+};
 pub use halves::{SignedFirst, WorkerClaim, split_leaves};
 pub use links::check_links;
 pub use means::{StepValues, check_own_values, check_scalars, not_a_number, values_of};
@@ -46,6 +50,8 @@ pub struct Breach {
     pub offence: Offence,
     /// What does not hold, in a sentence.
     pub evidence: String,
+    /// What shows it to others, where what was signed does.
+    pub conviction: Option<Box<Conviction>>,
 }
 
 /// What the claims of one step are checked against.
@@ -67,11 +73,13 @@ pub struct StepRules<'a> {
     pub microbatches: &'a [Digest],
 }
 
-/// The leaves of a claim or of its first half, and whose they are.
+/// The leaves of the first half of a claim, and whose they are.
 #[derive(Clone, Copy, Debug)]
 pub struct ClaimedLeaves<'a> {
     /// Whose.
     pub worker: WorkerId,
+    /// The signed [`concord_proto::FirstHalf`].
+    pub signed: &'a Signed,
     pub leaves: &'a [Leaf],
 }
 

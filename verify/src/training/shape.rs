@@ -1,6 +1,5 @@
 //! Which inputs and outputs the leaves of a worker must have, by its slot in the plan.
 
-use concord_proto::session::Scalars;
 use concord_proto::tree::{self, Node};
 use concord_proto::{
     Digest, GradientPart, JobSpec, Layers, Leaf, LeafPhase, ModelPlace, Plan, PortKind, Slot,
@@ -188,13 +187,17 @@ impl StepRules<'_> {
         }
     }
 
-    pub(super) fn update(&self, slot: Slot, scalars: &Scalars) -> LeafShape {
+    pub(super) fn update(&self, slot: Slot) -> LeafShape {
         let layers = self.plan.stages[slot.stage];
         let (values, moments) = self.stage_roots(layers);
         let mut needs = vec![
             Need::known(PortKind::State, values),
             Need::known(PortKind::Moments, moments),
-            Need::known(PortKind::Scalars, scalars.digest()),
+            Need {
+                kind: PortKind::Scalars,
+                digest: None,
+                from: None,
+            },
         ];
         needs.extend(self.step_sums(slot));
         LeafShape {

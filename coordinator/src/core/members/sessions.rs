@@ -104,7 +104,7 @@ impl Core {
             return Some(format!("an endpoint of over {ADDRESS_BYTES_MAX} bytes"));
         }
         // Nobody connects to a checker.
-        if hello.role == Role::Checker {
+        if hello.role != Role::Worker {
             return None;
         }
         Address::for_others(&hello.endpoint)

@@ -82,6 +82,8 @@ impl Deployed {
             | ToCoordinator::Updated { .. }
             | ToCoordinator::Flushed { .. }
             | ToCoordinator::Verdict { .. }
+            | ToCoordinator::Enrolled { .. }
+            | ToCoordinator::Revealed { .. }
             | ToCoordinator::OutOfMemory { .. }
             | ToCoordinator::Unreached { .. } => {}
         }

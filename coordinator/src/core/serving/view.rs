@@ -98,6 +98,7 @@ impl Deployed {
         match (self.workers.stands_by(worker), member.role) {
             (Some(layers), _) => self.standing_by(worker, layers),
             (None, Role::Checker) => "waits for answers to audit".to_string(),
+            (None, Role::Auditor) => "waits for what it draws".to_string(),
             (None, Role::Worker) => match self.workers.why_failed(worker) {
                 Some(reason) => format!("rests: {reason}"),
                 None => "spare".to_string(),

@@ -6,7 +6,7 @@ use concord_proto::session::ToWorker;
 use concord_proto::{Digest, Domain, TensorState, WorkerId, canonical};
 
 use super::active_plan::ActivePlan;
-use super::conviction::Conviction;
+use super::charge::Charge;
 use super::flush::{Flush, FlushCheck, FlushReport};
 use super::{Change, CoreEffect, EventContext, TrainingJob};
 
@@ -26,6 +26,7 @@ impl TrainingJob {
     }
 
     fn get_on(&mut self, context: &mut EventContext) {
+        self.run_auditors(context);
         self.run_audits(context);
         self.drop_stalled(context);
         if self.is_over() || self.fails_by_its_loss(context) {
@@ -47,6 +48,7 @@ impl TrainingJob {
     /// Hands out what waits to be re-run, takes back what was not answered, gives up what cannot be
     /// audited.
     fn run_audits(&mut self, context: &mut EventContext) {
+        self.crew.set_accused(self.audits.accused());
         for queued in self.audits.take_back(context, self.order.trains_all()) {
             let (journal, order) = (&mut self.journal, &self.order);
             let decisions = self.audits.hand_out(context, journal, order, queued);
@@ -77,10 +79,13 @@ impl TrainingJob {
             return;
         }
         let window = self.audit_window(context.config);
-        let oldest = self.audits.oldest_step();
+        let oldest = self.oldest_open_step();
         let steps = self.committed.steps();
         if oldest.is_some_and(|oldest| steps >= oldest.saturating_add(window)) {
             return;
+        }
+        if let Some(what) = self.awaits_auditors() {
+            return self.wait_for(context, what);
         }
         if self.is_to_save() {
             self.flush_committed(context);
@@ -125,10 +130,10 @@ impl TrainingJob {
 
     /// Drops the states in the store that nobody needs.
     pub(super) fn drop_checkpoints(&mut self, context: &mut EventContext) {
-        let oldest = self.audits.oldest_step();
+        let oldest = self.oldest_open_step();
         let floor = oldest.unwrap_or(self.committed.steps());
         let is_done =
-            self.all_committed() && self.committed.is_stored() && self.audits.are_closed();
+            self.all_committed() && self.committed.is_stored() && self.oldest_open_step().is_none();
         let waits = |steps| self.saves.wait_for(steps);
         // Once nobody can be convicted any more, no state is gone back to.
         let steps = match is_done {
@@ -217,8 +222,7 @@ impl TrainingJob {
                 let steps = self.spec().updates_before(step);
                 let evidence =
                     format!("it stored another state than the one committed after {steps} steps");
-                let conviction = Conviction::new(worker, Offence::WrongClaim, evidence);
-                self.convict(context, conviction);
+                self.convict(context, Charge::new(worker, Offence::WrongClaim, evidence));
             }
             FlushReport::Complete => {
                 let check = self.audits.next_number();

@@ -6,7 +6,8 @@ use concord_proto::ledger::AttemptId;
 use concord_proto::manifest::StateEntry;
 use concord_proto::session::Scalars;
 use concord_proto::{
-    Claim, Digest, JobId, JobSpec, Leaf, LeafPhase, Signed, StepRecord, WorkerId, first_half_digest,
+    Claim, Digest, JobId, JobSpec, Leaf, LeafPhase, Signed, SignedHalf, StepRecord, WorkerId,
+    first_half_digest,
 };
 use concord_verify::training::bundle::StepClaims;
 use concord_verify::training::{
@@ -16,6 +17,7 @@ use concord_verify::training::{
 
 use super::Time;
 use super::active_plan::ActivePlan;
+use super::audits::SignedStep;
 use super::dispute::{Dispute, DisputeSubject};
 
 /// A step being done.
@@ -98,6 +100,7 @@ pub(super) enum SecondPhase {
 
 /// A step that is final, taken apart.
 pub(super) struct FinishedStep {
+    pub(super) id: AttemptId,
     pub(super) claims: StepClaims,
     pub(super) nonce: [u8; 32],
     pub(super) started: Time,
@@ -124,6 +127,10 @@ impl Attempt {
             claims: BTreeMap::new(),
             dispute: None,
         }
+    }
+
+    pub(super) fn id(&self) -> AttemptId {
+        self.id
     }
 
     pub(super) fn step(&self) -> u32 {
@@ -209,6 +216,7 @@ impl Attempt {
         }
         let of = |worker: &WorkerId| ClaimedLeaves {
             worker: *worker,
+            signed: &self.computed[worker].first_half,
             leaves: &self.computed[worker].leaves,
         };
         let claimed: Vec<ClaimedLeaves> = workers.iter().map(of).collect();
@@ -282,7 +290,7 @@ impl Attempt {
             return SecondPhase::Waits;
         };
         let first = SignedFirst {
-            digest: first_half_digest(&computed.first_half),
+            signed: &computed.first_half,
             leaves: &computed.leaves,
         };
         let rules = self.rules(basis);
@@ -347,10 +355,24 @@ impl Attempt {
             claims.claims.extend(claim);
         }
         Some(FinishedStep {
+            id: self.id,
             claims,
             nonce: self.nonce,
             started: self.started,
         })
+    }
+
+    /// What workers have signed so far.
+    pub(super) fn signed(&self) -> SignedStep {
+        let half = |signed: &Signed, leaves: &[Leaf]| SignedHalf {
+            signed: signed.clone(),
+            leaves: leaves.to_vec(),
+        };
+        let first = self.computed.values();
+        let first = first.map(|given| half(&given.first_half, &given.leaves));
+        let second = self.claims.values();
+        let second = second.map(|given| half(&given.signed, &given.leaves));
+        first.chain(second).collect()
     }
 
     /// The leaves that a dispute is decided by.

@@ -7,7 +7,7 @@ use concord_proto::ledger::{LedgerEvent, claim_digest};
 use concord_proto::session::ToWorker;
 use concord_proto::{Digest, StepRecord, WorkerId};
 
-use super::audits::{AuditedLeaves, PlannedStep};
+use super::audits::PlannedStep;
 use super::{Change, EventContext, Time, TrainingJob};
 
 impl TrainingJob {
@@ -46,6 +46,7 @@ impl TrainingJob {
             .map(|c| claim_digest(&c.claim))
             .collect();
         let committed = LedgerEvent::Committed {
+            attempt: finished.id.number,
             step: claims.step,
             epoch: plan.epoch,
             record: record.digest(),
@@ -53,7 +54,8 @@ impl TrainingJob {
             nonce: finished.nonce,
             rates: rates.clone(),
         };
-        self.journal.write(context, committed);
+        let committed = self.journal.write(context, committed);
+        let entry = self.journal.head();
         self.committed
             .commit(self.order.spec(), &record, after, &workers);
         self.crew
@@ -66,7 +68,15 @@ impl TrainingJob {
         let order = &self.order;
         let audits = &mut self.audits;
         let audited = audits.draw(context, order, at, &seed, &rates, &claims);
-        self.tell_commit(context, &workers, &record, audited);
+        let of = (order.id, finished.id.number);
+        let told = (committed, entry);
+        let audited = self
+            .auditors
+            .committed(context, of, at, told, (&claims, audited));
+        self.tell_commit(context, &workers, &record);
+        if let Some(audited) = audited {
+            self.tell_audited(context, at, &workers, audited);
+        }
         self.tell_watchers(context, finished.started, &record);
         context.out.persist(Change::Step { record, claims });
         // A checkpoint that is due while another is on its way into the store is skipped, unless it
@@ -83,10 +93,9 @@ impl TrainingJob {
         context: &mut EventContext,
         workers: &[WorkerId],
         record: &StepRecord,
-        mut audited: AuditedLeaves,
     ) {
         let (job, epoch, step) = (self.order.id, self.planning.epoch(), record.step);
-        let oldest = self.audits.oldest_step();
+        let oldest = self.oldest_open_step();
         let release_below = oldest.unwrap_or(self.committed.steps());
         for worker in workers {
             let message = ToWorker::Commit {
@@ -94,7 +103,6 @@ impl TrainingJob {
                 epoch,
                 step,
                 record: record.digest(),
-                audited: audited.remove(worker).into_iter().flatten().collect(),
                 release_below,
             };
             context.send(worker, message);

@@ -1,14 +1,16 @@
 //! What concerns the job as a whole: workers that are lost or convicted, steps that are void, the
 //! end.
 
-use concord_proto::WorkerId;
 use concord_proto::client::{JobEvent, JobState};
 use concord_proto::ledger::LedgerEvent;
 use concord_proto::manifest::StateEntry;
 use concord_proto::session::{Role, ToWorker};
+use concord_proto::{Conviction, Plan, WorkerId};
+use concord_verify::training::{ConvictionRules, check_conviction};
 
+use super::attempt::Attempt;
 use super::audits::AuditDecision;
-use super::conviction::Conviction;
+use super::charge::Charge;
 use super::{Change, EventContext, TrainingJob};
 
 impl TrainingJob {
@@ -32,18 +34,35 @@ impl TrainingJob {
                 AuditDecision::DisputeUndecided { withheld_by } => {
                     self.dispute_undecided(context, withheld_by);
                 }
-                AuditDecision::Undecided {
-                    worker,
+                AuditDecision::LeaveOut {
+                    party,
                     void,
                     reason,
-                } => {
-                    if let Some(step) = void {
-                        self.retire(context);
-                        self.void_from(context, step);
-                    }
-                    self.set_aside(context, worker, &reason);
-                }
+                } => self.leave_out(context, party, void, &reason),
             }
+        }
+    }
+
+    /// Goes on without a party that nothing shows to be guilty. Steps from `void` on are done
+    /// again.
+    fn leave_out(
+        &mut self,
+        context: &mut EventContext,
+        party: WorkerId,
+        void: Option<u32>,
+        reason: &str,
+    ) {
+        tracing::warn!(party = %party.short(), %reason, "the job goes on without a party");
+        self.audits.leave_out(context, &mut self.journal, party);
+        if let Some(step) = void {
+            self.retire(context);
+            self.void_from(context, step);
+        }
+        let member = context.members.get(&party);
+        match member.map(|member| member.role) {
+            // That there is no other worker says nothing about the job.
+            Some(Role::Checker | Role::Auditor) => drop(self.crew.put_aside(context, party)),
+            Some(Role::Worker) | None => self.set_aside(context, party, reason),
         }
     }
 
@@ -106,27 +125,32 @@ impl TrainingJob {
         }
     }
 
-    /// Convicts a party. If a leaf was found wrong, all steps are void from the first one that the
-    /// culprit had a part in: its leaves that were not drawn cannot be trusted, either. After other
-    /// offences, steps are void from the first one with a drawn leaf of the culprit that is not
-    /// audited.
-    pub(super) fn convict(&mut self, context: &mut EventContext, conviction: Conviction) {
-        let Conviction {
+    /// Convicts a party, where an object shows its offence to others; else the job goes on without
+    /// it. If a leaf was found wrong, all steps are void from the first one that the culprit had a
+    /// part in: its leaves that were not drawn cannot be trusted, either. After other offences,
+    /// steps are void from the first one with a drawn leaf of the culprit that is not audited.
+    pub(super) fn convict(&mut self, context: &mut EventContext, charge: Charge) {
+        let Some(conviction) = self.shown(&charge) else {
+            return self.suspect(context, charge);
+        };
+        let Charge {
             culprit,
             offence,
             evidence,
             wrong,
-        } = conviction;
+            ..
+        } = charge;
         if !context.expel(culprit, offence, &evidence) {
             return;
         }
         let member = context.members.get(&culprit);
-        let is_checker = member.is_some_and(|member| member.role == Role::Checker);
+        let is_checker = member.is_some_and(|member| member.role != Role::Worker);
         self.journal.enrol(context, &culprit, is_checker);
         let convicted = LedgerEvent::Convicted {
             culprit,
             offence,
             evidence: evidence.clone(),
+            conviction,
         };
         self.journal.write(context, convicted);
         let convicted = JobEvent::Convicted {
@@ -153,6 +177,51 @@ impl TrainingJob {
         self.audits.distrust(context, &mut self.journal, culprit);
     }
 
+    /// What shows an offence to others, checked as they check it.
+    fn shown(&self, charge: &Charge) -> Option<Box<Conviction>> {
+        let conviction = charge.conviction.as_ref()?;
+        let plans: Vec<Plan> = self
+            .planning
+            .active()
+            .iter()
+            .map(|a| a.plan().clone())
+            .collect();
+        let attempts: Vec<_> = self.attempt.iter().map(Attempt::id).collect();
+        let rules = ConvictionRules {
+            spec: self.order.spec(),
+            job: self.order.id,
+            data: &self.order.data,
+            plans: &plans,
+            attempts: &attempts,
+        };
+        match check_conviction(&rules, charge.culprit, charge.offence, conviction) {
+            Ok(_) => Some(conviction.clone()),
+            Err(why) => {
+                let (culprit, offence) = (charge.culprit.short(), charge.offence.as_str());
+                tracing::warn!(%culprit, %offence, %why, "nothing shows an offence");
+                None
+            }
+        }
+    }
+
+    /// The job goes on without a party whose offence nothing shows to others. Its key stays in the
+    /// pool.
+    fn suspect(&mut self, context: &mut EventContext, charge: Charge) {
+        let Charge {
+            culprit,
+            evidence,
+            wrong,
+            ..
+        } = charge;
+        self.audits.leave_out(context, &mut self.journal, culprit);
+        if let Some(step) = wrong {
+            self.retire(context);
+            self.void_from(context, step);
+        }
+        self.crew.put_aside(context, culprit);
+        self.lose(context, culprit, &evidence);
+    }
+
     /// The job cannot be done.
     pub(super) fn fail(&mut self, context: &mut EventContext, why: String) {
         self.end(context, JobState::Failed(why.clone()));
@@ -163,6 +232,7 @@ impl TrainingJob {
     pub(super) fn end(&mut self, context: &mut EventContext, state: JobState) {
         self.retire(context);
         self.flush = None;
+        self.auditors.void(0);
         match &state {
             JobState::Completed { .. } => self.audits.void(context, 0),
             JobState::Waiting(_)
@@ -229,6 +299,7 @@ impl TrainingJob {
         }
         self.flush = None;
         self.audits.void(context, to);
+        self.auditors.void(to);
         self.saves.rewind(to);
         let steps = self.committed.rewind(self.order.spec(), to, entries);
         let job = self.order.id;

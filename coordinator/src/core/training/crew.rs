@@ -33,6 +33,8 @@ pub(super) struct GaveUp {
 pub(super) struct Crew {
     /// Workers that this job does without, because a dispute about them could not be decided.
     set_aside: BTreeSet<WorkerId>,
+    /// Workers of which a leaf was called wrong, which a re-run has yet to decide about.
+    accused: BTreeSet<WorkerId>,
     /// Workers that said that the job itself cannot be done.
     gave_up: BTreeMap<WorkerId, GaveUp>,
     /// What such workers said, where others are suspected of having made it so.
@@ -55,6 +57,7 @@ impl Crew {
     ) -> Self {
         Self {
             set_aside: set_aside.collect(),
+            accused: BTreeSet::new(),
             gave_up: BTreeMap::new(),
             doubted: None,
             held: BTreeMap::new(),
@@ -76,6 +79,12 @@ impl Crew {
 
     pub(super) fn set_aside(&self) -> impl Iterator<Item = WorkerId> {
         self.set_aside.iter().copied()
+    }
+
+    /// Notes of which workers a leaf was called wrong: until it is decided about, they take no new
+    /// seat.
+    pub(super) fn set_accused(&mut self, accused: impl Iterator<Item = WorkerId>) {
+        self.accused = accused.collect();
     }
 
     pub(super) fn is_set_aside(&self, worker: &WorkerId) -> bool {
@@ -230,6 +239,7 @@ impl Crew {
             .filter(|member| member.role == Role::Worker && !member.draining)
             .filter(|member| member.unfit_until <= context.now)
             .filter(|member| !self.set_aside.contains(&member.id))
+            .filter(|member| !self.accused.contains(&member.id))
     }
 
     /// Workers that are fit, but do not reach others that are, or are not reached by them.
@@ -251,6 +261,8 @@ impl Crew {
                 format!("says: {why}")
             } else if self.set_aside.contains(id) {
                 "is set aside after a dispute".to_string()
+            } else if self.accused.contains(id) {
+                "is accused of a wrong result, which is being re-run".to_string()
             } else if let Some(words) = member.out_of_reach() {
                 words
             } else if let Some(words) = context.members.clash(member) {

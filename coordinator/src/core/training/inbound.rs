@@ -1,7 +1,8 @@
 //! What workers and checkers say about a job.
 
+use concord_proto::ledger::Finding;
 use concord_proto::session::ToCoordinator;
-use concord_proto::{JobId, Signed, WorkerId};
+use concord_proto::{Digest, JobId, Signed, WorkerId};
 use concord_verify::training::StepValues;
 
 use super::attempt::Computed;
@@ -69,6 +70,8 @@ impl TrainingJob {
             ToCoordinator::Verdict { order, verdict } => {
                 self.on_verdict(context, worker, order, verdict);
             }
+            ToCoordinator::Enrolled { enrolment } => self.on_enrolled(context, worker, enrolment),
+            ToCoordinator::Revealed { reveal } => self.on_revealed(context, worker, reveal),
             // Handled by the session.
             ToCoordinator::Hello(_) | ToCoordinator::Heartbeat | ToCoordinator::Drain => {}
             // About a deployment of another coordinator, which the worker had before: none is
@@ -91,6 +94,28 @@ impl TrainingJob {
         let decisions = audits.answer(context, journal, job, worker, order, verdict);
         self.carry_out(context, decisions);
     }
+
+    /// The referee has re-run a leaf, from inputs at these addresses.
+    pub(in crate::core) fn on_refereed(
+        &mut self,
+        context: &mut EventContext,
+        order: u64,
+        finding: Finding,
+        inputs: Vec<Vec<Digest>>,
+    ) {
+        let (journal, job) = (&mut self.journal, &self.order);
+        let found = (finding, inputs);
+        let decisions = self.audits.refereed(context, journal, job, order, found);
+        self.carry_out(context, decisions);
+    }
+
+    /// The referee cannot compute a leaf.
+    pub(in crate::core) fn on_beyond_referee(&mut self, context: &mut EventContext, order: u64) {
+        let decisions = self
+            .audits
+            .beyond_referee(context, &mut self.journal, order);
+        self.carry_out(context, decisions);
+    }
 }
 
 /// The job that a message names, if it names one.
@@ -104,6 +129,8 @@ fn named_job(message: &ToCoordinator) -> Option<JobId> {
         | ToCoordinator::Flushed { job, .. } => Some(*job),
         ToCoordinator::Updated { .. }
         | ToCoordinator::Verdict { .. }
+        | ToCoordinator::Enrolled { .. }
+        | ToCoordinator::Revealed { .. }
         | ToCoordinator::Hello(_)
         | ToCoordinator::Heartbeat
         | ToCoordinator::Drain

@@ -41,6 +41,16 @@ impl Journal {
         }
     }
 
+    /// The number that the next attempt will have.
+    pub(super) fn next_attempt(&self) -> u32 {
+        self.next_attempt
+    }
+
+    /// Digest of the last entry.
+    pub(super) fn head(&self) -> Digest {
+        self.previous
+    }
+
     /// Has the next [`Self::save`] persist all: nothing of a new job is persisted yet.
     pub(super) fn forget_saved(&mut self) {
         self.saved = None;

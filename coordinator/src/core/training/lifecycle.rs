@@ -5,6 +5,7 @@ use concord_proto::ledger::LedgerEvent;
 use concord_proto::{Digest, Domain, PublicKey, canonical};
 
 use super::active_plan::Planning;
+use super::auditors::Auditors;
 use super::committed::Committed;
 use super::crew::Crew;
 use super::journal::Journal;
@@ -68,6 +69,7 @@ impl TrainingJob {
             progress,
             persisted.audits,
             persisted.ledger.agreements,
+            &persisted.claims,
         );
         let reason = "the coordinator was started again".to_string();
         let committed = Committed::restore(
@@ -87,6 +89,7 @@ impl TrainingJob {
             journal,
             crew,
             attempt: None,
+            auditors: Auditors::restore(persisted.ledger.auditors),
             audits,
             flush: None,
             waits: Waits::default(),
@@ -96,7 +99,7 @@ impl TrainingJob {
 
     /// All steps are final and the last state is stored: done, once no audit is open.
     pub(super) fn finish(&mut self, context: &mut EventContext) {
-        if !self.audits.are_closed() {
+        if !self.audits.are_closed() || !self.auditors.are_idle() {
             self.state = JobState::Auditing;
             return;
         }
@@ -149,6 +152,7 @@ impl TrainingJob {
             JobState::Completed { .. } => return self.join(context, by),
         }
         self.crew.forgive();
+        self.audits.forgive();
         // Whoever submits it again, its first submitter rules it, and says how it is run.
         let earlier = std::mem::take(&mut self.order.submitters);
         if !earlier.is_empty() && !by.rules(&earlier) {

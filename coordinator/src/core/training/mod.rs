@@ -8,11 +8,13 @@
 mod active_plan;
 mod advance;
 mod attempt;
+mod auditing;
+mod auditors;
 mod audits;
+mod charge;
 mod commit;
 mod committed;
 mod consequences;
-mod conviction;
 mod course;
 mod crew;
 mod dispute;
@@ -37,17 +39,19 @@ use concord_proto::{AdapterSpec, BatchPlan, Digest, Domain, JobId, JobSpec, Publ
 use super::asker::Asker;
 use super::config::Config;
 use super::context::EventContext;
-use super::event::CoreEffect;
+use super::event::{CoreEffect, SessionId};
 use super::members::PoolMember;
 use super::new_job::NewJob;
 use super::persisted::{
-    Change, JobProgress, PersistedAgreement, PersistedAudit, PersistedJob, PersistedLedger,
+    Change, JobProgress, PersistedAgreement, PersistedAudit, PersistedAuditor, PersistedJob,
+    PersistedLedger,
 };
 use super::reported::reported;
 use super::time::Time;
 
 use active_plan::{ActivePlan, Planning};
 use attempt::Attempt;
+use auditors::Auditors;
 use audits::LeafAudits;
 use committed::Committed;
 use crew::Crew;
@@ -72,6 +76,8 @@ pub(super) struct TrainingJob {
     /// The step being done.
     attempt: Option<Attempt>,
     audits: LeafAudits,
+    /// Who draws leaves by secrets of its own.
+    auditors: Auditors,
     /// A state on its way into the store.
     flush: Option<Flush>,
     /// States that a client is to get.
@@ -255,6 +261,7 @@ impl TrainingJob {
             (None, _) if auditing > 0 => format!("re-runs {auditing} leaves"),
             (None, Role::Worker) => "spare".to_string(),
             (None, Role::Checker) => "waits for leaves".to_string(),
+            (None, Role::Auditor) => "waits for what it draws".to_string(),
         }
     }
 }

@@ -7,7 +7,7 @@ use concord_proto::{Leaf, LeafPhase, Signed, WorkerId};
 
 use super::attempt::{Attempt, Basis, Computed, FirstPhase, SecondPhase};
 use super::audits::PlannedStep;
-use super::conviction::Conviction;
+use super::charge::Charge;
 use super::dispute::{Dispute, DisputeSubject};
 use super::{EventContext, TrainingJob};
 
@@ -68,7 +68,7 @@ impl TrainingJob {
         }
         match attempt.take_computed(context.now, &basis, worker, computed) {
             FirstPhase::Waits => {}
-            FirstPhase::Breach(breach) => self.convict(context, Conviction::of_breach(breach)),
+            FirstPhase::Breach(breach) => self.convict(context, Charge::of_breach(breach)),
             FirstPhase::OtherAttempt => {
                 let reason = "what it signed names another attempt at the step, or another history";
                 self.on_failed(context, worker, epoch, reason.to_string(), false);
@@ -102,7 +102,7 @@ impl TrainingJob {
         };
         match attempt.take_claim(&basis, worker, claim, leaves) {
             SecondPhase::Waits => {}
-            SecondPhase::Breach(breach) => self.convict(context, Conviction::of_breach(breach)),
+            SecondPhase::Breach(breach) => self.convict(context, Charge::of_breach(breach)),
             SecondPhase::Differ(differing) => {
                 let subject = DisputeSubject::Differ {
                     between: [differing.first, differing.second],
@@ -134,7 +134,8 @@ impl TrainingJob {
             epoch,
         };
         let leaves = attempt.disputed_leaves(&subject);
-        let open = self.audits.dispute(context.now, at, leaves);
+        let signed = attempt.signed();
+        let open = self.audits.dispute(context.now, at, leaves, signed);
         attempt.open_dispute(Dispute::new(open, subject));
     }
 

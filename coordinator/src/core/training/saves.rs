@@ -187,6 +187,7 @@ mod tests {
             audit_rate_new: 0,
             canary_rate: 0,
             recompute: false,
+            auditors: Vec::new(),
         }
     }
 

@@ -194,7 +194,7 @@ impl TrainingJob {
     /// Audits that hold the job up: those of the oldest steps, or the last ones of all.
     fn audits_open(&self, context: &EventContext) -> Option<Seen> {
         let window = self.audit_window(context.config);
-        let oldest = self.audits.oldest_step()?;
+        let oldest = self.oldest_open_step()?;
         let is_held = self.committed.steps() >= oldest.saturating_add(window);
         if !is_held && self.state != JobState::Auditing {
             return None;

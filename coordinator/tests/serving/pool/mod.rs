@@ -66,6 +66,7 @@ pub async fn serve(folder: &std::path::Path, served: ServedModel) -> (RunningSer
         config,
         serve: Some(served),
         access: PoolAccess::open([]).fixed(),
+        referee: None,
     };
     let server = start(options).await.unwrap();
     let serving = server.serving().expect("it serves");

@@ -212,6 +212,9 @@ impl Process {
             | ToWorker::Step { .. }
             | ToWorker::Scalars { .. }
             | ToWorker::Commit { .. }
+            | ToWorker::Audited { .. }
+            | ToWorker::Enrol { .. }
+            | ToWorker::Reveal { .. }
             | ToWorker::Abort { .. }
             | ToWorker::Flush { .. }
             | ToWorker::Forget { .. }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use concord_kernels::{Device, Tensor};
 use concord_models::decoder::{Keeps, Stage};
-use concord_proto::limits::FRAME_BYTES_MAX;
 use concord_proto::session::OpenedMicrobatch;
 use concord_proto::tree::Node;
 use concord_proto::{Digest, GradientPart, JobSpec, Leaf, Port, PortKind};
@@ -46,7 +45,7 @@ impl GivenAgain {
         for opened in microbatches {
             let one = async |digest: Option<Digest>| {
                 let digest = digest.into_iter().collect();
-                let found = fetch_tensors(channel, digest, FRAME_BYTES_MAX).await;
+                let found = fetch_tensors(channel, digest, limits.frame_bytes()).await;
                 found.map(|mut tensors| tensors.pop())
             };
             received.push(ReceivedMicrobatch {

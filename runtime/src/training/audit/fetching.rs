@@ -25,10 +25,12 @@ pub(super) struct InputLimits {
     pub(super) held: usize,
     /// Bytes of the largest of them.
     largest: u64,
+    /// Bytes that there is memory for.
+    room: u64,
 }
 
 impl InputLimits {
-    pub(super) fn of(spec: &JobSpec, layers: Layers) -> Self {
+    pub(super) fn of(spec: &JobSpec, layers: Layers, room: u64) -> Self {
         let held = leaf_work::held_names(spec, layers);
         let bytes = held.iter().map(|(index, _)| {
             let shape = &spec.trainable[*index as usize].shape;
@@ -40,6 +42,7 @@ impl InputLimits {
         Self {
             largest: bytes.max().unwrap_or(0),
             held: held.len(),
+            room,
         }
     }
 
@@ -53,14 +56,20 @@ impl InputLimits {
         }
     }
 
+    /// Most bytes of what went over a cut.
+    pub(super) fn frame_bytes(&self) -> u64 {
+        FRAME_BYTES_MAX.min(self.room)
+    }
+
     /// Most bytes of each of them.
     pub(super) fn bytes(&self, kind: PortKind) -> u64 {
-        match kind {
+        let most = match kind {
             PortKind::State | PortKind::Partial { .. } | PortKind::Moments => self.largest,
             PortKind::Tokens | PortKind::Loss | PortKind::Norms => 0,
-            PortKind::Activation(_) | PortKind::Gradient(_) => FRAME_BYTES_MAX,
+            PortKind::Activation(_) | PortKind::Gradient(_) => self.frame_bytes(),
             PortKind::Scalars => MESSAGE_BYTES_MAX as u64,
-        }
+        };
+        most.min(self.room)
     }
 }
 

@@ -12,8 +12,9 @@ use concord_proto::tree::Node;
 use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::wire::{Body, ending};
 use concord_proto::{
-    Digest, JobSpec, Keypair, Leaf, LeafPhase, Port, PortKind, WorkerId, canonical, merkle,
+    Digest, JobSpec, Keypair, Leaf, LeafPhase, Port, PortKind, WorkerId, canonical,
 };
+use concord_verify::training::opens;
 
 use tonic::transport::Channel;
 
@@ -49,8 +50,24 @@ enum Opened {
     Again(Vec<Digest>, Vec<OpenedMicrobatch>),
 }
 
+impl Opened {
+    fn addresses(&self) -> Vec<Vec<Digest>> {
+        match self {
+            Self::Ports(ports) => ports.clone(),
+            Self::Again(values, microbatches) => {
+                let received = microbatches.iter().map(|opened| {
+                    let received = [opened.activation, opened.gradient];
+                    received.into_iter().flatten().collect()
+                });
+                [values.clone()].into_iter().chain(received).collect()
+            }
+        }
+    }
+}
+
 impl OpenedLeaf {
-    /// Asks the worker of a leaf, of the job with this spec, to open it.
+    /// Asks the worker of a leaf, of the job with this spec, to open it. No input is taken of more
+    /// than `room` bytes.
     ///
     /// # Errors
     /// [`RuntimeError::Unreachable`] where it does not, or not in time.
@@ -58,9 +75,10 @@ impl OpenedLeaf {
         order: AuditOrder,
         spec: &JobSpec,
         key: &Keypair,
+        room: u64,
     ) -> Result<Self, RuntimeError> {
         let (worker, start) = (order.worker, Instant::now());
-        let limits = InputLimits::of(spec, order.leaf.layers);
+        let limits = InputLimits::of(spec, order.leaf.layers, room);
         let (channel, opened) = in_time(&worker, INPUTS_MAX, open(&order, limits, key)).await?;
         let turns = match &opened {
             Opened::Ports(_) => 1,
@@ -87,6 +105,7 @@ impl OpenedLeaf {
 
     async fn fetch_all(self) -> Result<GivenInputs, RuntimeError> {
         let mut given = GivenInputs {
+            addresses: self.opened.addresses(),
             leaf: self.order.leaf,
             tensors: Vec::new(),
             moments: Vec::new(),
@@ -167,6 +186,8 @@ async fn open(
 
 /// What a worker gave of the inputs of a leaf, checked against the leaf's digests.
 pub(crate) struct GivenInputs {
+    /// Of the blobs, as convictions have them.
+    pub(crate) addresses: Vec<Vec<Digest>>,
     leaf: Leaf,
     tensors: Vec<(PortKind, Vec<Arc<Tensor>>)>,
     moments: Vec<Moment>,
@@ -228,6 +249,7 @@ impl Inputs {
         step: u32,
     ) -> Result<Self, RuntimeError> {
         let GivenInputs {
+            addresses: _,
             leaf,
             tensors,
             moments,
@@ -329,19 +351,6 @@ impl Inputs {
             state.0.insert(name, tensor);
         }
         Ok(state)
-    }
-}
-
-/// Whether addresses open a port.
-fn opens(port: Port, digests: &[Digest]) -> bool {
-    match port.kind {
-        PortKind::State | PortKind::Moments | PortKind::Partial { .. } => {
-            merkle::root(digests) == port.digest
-        }
-        PortKind::Tokens | PortKind::Loss | PortKind::Norms => digests.is_empty(),
-        PortKind::Activation(_) | PortKind::Gradient(_) | PortKind::Scalars => {
-            digests == [port.digest]
-        }
     }
 }
 

@@ -63,8 +63,14 @@ pub(crate) enum EngineEvent {
         job: JobId,
         epoch: u32,
         step: u32,
-        audited: Vec<LeafKey>,
         release_below: u32,
+    },
+    /// Of a final step, these leaves may be asked for.
+    Audited {
+        job: JobId,
+        epoch: u32,
+        step: u32,
+        leaves: Vec<LeafKey>,
     },
     /// The plan is no more, or the coordinator is gone.
     Abort { job: JobId },
@@ -178,19 +184,21 @@ impl TrainingEngine {
                 job,
                 epoch,
                 step,
-                audited,
                 release_below,
             } => {
                 if let Some(held) = of_id(&mut self.job, job) {
                     if held.epoch() == epoch {
                         held.commit(context, step);
                     }
-                    context.openings(|openings| {
-                        openings.keep(job, step, epoch, &audited);
-                        openings.release(&job, release_below);
-                    });
+                    context.openings(|openings| openings.release(&job, release_below));
                 }
             }
+            EngineEvent::Audited {
+                job,
+                epoch,
+                step,
+                leaves,
+            } => context.openings(|openings| openings.keep(job, step, epoch, &leaves)),
             EngineEvent::Abort { job } => {
                 if let Some(held) = of_id(&mut self.job, job) {
                     held.abort(context);

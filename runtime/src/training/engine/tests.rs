@@ -316,8 +316,13 @@ impl Driven {
             job: self.job,
             epoch: EPOCH,
             step,
-            audited,
             release_below: 0,
+        });
+        self.tell(EngineEvent::Audited {
+            job: self.job,
+            epoch: EPOCH,
+            step,
+            leaves: audited,
         });
         claimed
     }

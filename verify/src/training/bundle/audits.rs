@@ -7,6 +7,7 @@ use concord_proto::{Digest, JobSpec, Leaf, WorkerId, draw};
 
 use super::VerifyError;
 use super::chain::StepLeaves;
+use super::convictions::ShownConvictions;
 use super::files::LEDGER;
 use super::history::{GivenVerdict, History};
 use crate::training::leaf_words;
@@ -45,11 +46,20 @@ type VerdictsByLeaf<'a> = BTreeMap<(u32, u32, WorkerId, Digest), Vec<&'a GivenVe
 pub(super) fn check(
     spec: &JobSpec,
     history: &History,
+    shown: &ShownConvictions,
     steps: &[StepLeaves],
     pinned: &BTreeSet<WorkerId>,
 ) -> Result<AuditCounts, VerifyError> {
-    // Verdicts of a convicted checker do not count, whenever they were given.
-    let sound = |given: &&GivenVerdict| !history.convicted.contains(&given.checker);
+    // What a convicted checker found right does not count, whenever it said so. What it found wrong
+    // counts until a conviction decides about that very leaf: else one line would take back a
+    // dissent. That of a checker whom the reader believes counts in any case, because a conviction
+    // rests on a re-run that nobody does here.
+    let sound = |given: &&GivenVerdict| match given.verdict.finding {
+        Finding::Agrees => !history.convicted.contains(&given.checker),
+        Finding::Differs { .. } | Finding::Inconclusive { .. } => {
+            pinned.contains(&given.checker) || !shown.refutes(given)
+        }
+    };
     let mut by_leaf = VerdictsByLeaf::new();
     for given in history.verdicts.iter().filter(sound) {
         let verdict = &given.verdict;
@@ -62,7 +72,7 @@ pub(super) fn check(
         let found = check_step(history, (&by_leaf, pinned), (step, decides), leaves)?;
         audits.add(&found, decides);
     }
-    check_convicts(history, &by_leaf, steps)?;
+    check_convicts(history, shown, steps)?;
     Ok(audits)
 }
 
@@ -159,21 +169,13 @@ fn dispute(given: &GivenVerdict, leaf: &Leaf) -> VerifyError {
     VerifyError::new(LEDGER, statement, reason).of(worker)
 }
 
-/// A worker that a sound checker found wrong in some step has no claim from that step on.
+/// A worker of which a leaf of some step is wrong has no claim from that step on.
 fn check_convicts(
     history: &History,
-    by_leaf: &VerdictsByLeaf,
+    shown: &ShownConvictions,
     steps: &[StepLeaves],
 ) -> Result<(), VerifyError> {
-    let mut offences: BTreeMap<WorkerId, u32> = BTreeMap::new();
-    for given in by_leaf.values().flatten().filter(|v| differs(v)) {
-        let (worker, step) = (given.verdict.worker, given.verdict.step);
-        if history.convicted.contains(&worker) {
-            let first = offences.entry(worker).or_insert(step);
-            *first = step.min(*first);
-        }
-    }
-    for (culprit, offence) in offences {
+    for (&culprit, &offence) in &shown.wrong_from {
         let later = (0_u32..).zip(steps).skip(offence as usize);
         for (step, leaves) in later {
             if leaves.iter().any(|(worker, _)| *worker == culprit) {

@@ -281,13 +281,16 @@ fn check_rules<'s>(
             return Err(of_claim(step, worker, reason));
         }
         rules::check_first_half(rules, worker, first_half, leaves, &values).map_err(breached)?;
-        let digest = first_half_digest(first_half);
-        let first = SignedFirst { digest, leaves };
+        let first = SignedFirst {
+            signed: first_half,
+            leaves,
+        };
         rules::check_claim(rules, worker, first, scalars, claim, update).map_err(breached)?;
     }
     let leaves = |(claimed, submitted): (&Claimed, &'s WorkerClaim)| ClaimedLeaves {
         worker: claimed.worker,
-        leaves: &submitted.leaves,
+        signed: &submitted.first_half,
+        leaves: split_leaves(&submitted.leaves).0,
     };
     let all = claimed.iter().zip(&submitted.claims).map(leaves);
     rules::check_links(rules, &all.collect::<Vec<_>>()).map_err(breached)?;

@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use concord_proto::auditor::Enrolment;
 use concord_proto::draw::{AuditRate, nonce_commitment};
-use concord_proto::ledger::{AttemptId, LedgerEntry, LedgerEvent, Verdict, entry_digest};
-use concord_proto::{Digest, JobId, JobSpec, Plan, PublicKey, Signed, SignedError, WorkerId};
+use concord_proto::ledger::{AttemptId, LedgerEntry, LedgerEvent, Offence, Verdict, entry_digest};
+use concord_proto::{
+    Conviction, Digest, JobId, JobSpec, Plan, PublicKey, Signed, SignedError, WorkerId,
+};
 
 use super::VerifyError;
+use super::auditors::KnownAuditors;
 use super::files::{LEDGER, SPEC};
 
 /// The highest audit rate: every leaf.
@@ -34,11 +38,22 @@ pub(super) struct GivenVerdict {
     pub(super) verdict: Verdict,
 }
 
+/// A conviction as it is written: what it shows is not checked yet.
+pub(super) struct WrittenConviction {
+    /// Number of the entry.
+    pub(super) entry: u64,
+    pub(super) culprit: WorkerId,
+    pub(super) offence: Offence,
+    pub(super) conviction: Box<Conviction>,
+}
+
 /// What the ledger says once all entries have been read.
 pub(super) struct History {
     pub(super) coordinator: PublicKey,
     pub(super) job: JobId,
     pub(super) plans: Vec<Plan>,
+    /// All of them, by number.
+    pub(super) attempts: Vec<AttemptId>,
     /// One for each step.
     pub(super) commits: Vec<Commit>,
     pub(super) verdicts: Vec<GivenVerdict>,
@@ -46,6 +61,9 @@ pub(super) struct History {
     /// Who is enrolled, and whether as a checker.
     pub(super) enrolled: BTreeSet<(WorkerId, bool)>,
     pub(super) convicted: BTreeSet<WorkerId>,
+    /// Who commits to secrets, and opens them.
+    pub(super) auditors: KnownAuditors,
+    pub(super) convictions: Vec<WrittenConviction>,
 }
 
 /// A step that was started and is not committed yet.
@@ -80,7 +98,6 @@ impl History {
         let mut reader = Reader {
             spec,
             open: None,
-            attempts: 0,
             nonces: BTreeSet::new(),
             epochs: BTreeMap::new(),
             completed: false,
@@ -88,11 +105,14 @@ impl History {
                 coordinator,
                 job,
                 plans: Vec::new(),
+                attempts: Vec::new(),
                 commits: Vec::new(),
                 verdicts: Vec::new(),
                 inconclusive: BTreeSet::new(),
                 enrolled: BTreeSet::new(),
                 convicted: BTreeSet::new(),
+                auditors: KnownAuditors::default(),
+                convictions: Vec::new(),
             },
         };
         for (entry, signed) in entries.iter().zip(ledger).skip(1) {
@@ -162,6 +182,12 @@ fn words(event: &LedgerEvent) -> String {
             format!("plan of epoch {} from step {step}", plan.epoch)
         }
         LedgerEvent::Started { step, .. } => format!("step {step} started"),
+        LedgerEvent::Auditing { enrolment } => {
+            format!("{} commits to secrets", enrolment.signer.short())
+        }
+        LedgerEvent::Revealed { reveal } => {
+            format!("{} opens a secret", reveal.signer.short())
+        }
         LedgerEvent::Committed { step, .. } => format!("step {step} committed"),
         LedgerEvent::Judged { verdict } => format!("verdict of {}", verdict.signer.short()),
         LedgerEvent::Inconclusive { leaf, .. } => format!("leaf {leaf:?} inconclusive"),
@@ -176,8 +202,6 @@ struct Reader<'a> {
     spec: &'a JobSpec,
     history: History,
     open: Option<Open>,
-    /// Attempts so far.
-    attempts: u32,
     /// Commitments to nonces that have been published, and must not be used again.
     nonces: BTreeSet<Digest>,
     /// Index of the plan of each epoch.
@@ -211,23 +235,36 @@ impl Reader<'_> {
                 epoch,
                 nonce_commitment,
             } => {
-                let next = *attempt == self.attempts;
+                let next = *attempt as usize == self.history.attempts.len();
                 require(next, "attempts before it are missing")?;
-                self.attempts += 1;
                 let attempt = AttemptId {
                     number: *attempt,
                     entry: digest,
                 };
+                self.history.attempts.push(attempt);
                 self.started(attempt, *step, *epoch, *nonce_commitment)
             }
-            LedgerEvent::Committed { .. } => self.committed(entry.number, &entry.event),
+            LedgerEvent::Auditing { enrolment } => self.auditing(enrolment),
+            LedgerEvent::Revealed { reveal } => self.history.auditors.reveal(reveal),
+            LedgerEvent::Committed { .. } => self.committed((entry.number, digest), &entry.event),
             LedgerEvent::Judged { verdict } => self.verdict_given(entry.number, verdict),
             LedgerEvent::Inconclusive { leaf, .. } => {
                 self.history.inconclusive.insert(*leaf);
                 Ok(())
             }
-            LedgerEvent::Convicted { culprit, .. } => {
+            LedgerEvent::Convicted {
+                culprit,
+                offence,
+                conviction,
+                ..
+            } => {
                 self.history.convicted.insert(*culprit);
+                self.history.convictions.push(WrittenConviction {
+                    entry: entry.number,
+                    culprit: *culprit,
+                    offence: *offence,
+                    conviction: conviction.clone(),
+                });
                 Ok(())
             }
             LedgerEvent::Voided { from_step } => self.voided(*from_step),
@@ -289,8 +326,13 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn committed(&mut self, number: u64, event: &LedgerEvent) -> Result<(), String> {
+    fn committed(
+        &mut self,
+        (number, digest): (u64, Digest),
+        event: &LedgerEvent,
+    ) -> Result<(), String> {
         let LedgerEvent::Committed {
+            attempt,
             step,
             epoch,
             record,
@@ -302,8 +344,10 @@ impl Reader<'_> {
             return Err("it is no commit".to_string());
         };
         let open = self.open.take().ok_or("no step was started before it")?;
-        let same = (open.step, open.epoch) == (*step, *epoch);
-        require(same, "another step or epoch was started before it")?;
+        let started = (open.attempt.number, open.step, open.epoch);
+        let same = started == (*attempt, *step, *epoch);
+        require(same, "another attempt was started before it")?;
+        self.history.auditors.committed(*attempt, digest);
         let fits = nonce_commitment(nonce) == open.commitment;
         require(fits, "its nonce is not the one that was committed to")?;
         self.nonces.insert(open.commitment);
@@ -337,6 +381,15 @@ impl Reader<'_> {
         Ok(())
     }
 
+    fn auditing(&mut self, enrolment: &Signed) -> Result<(), String> {
+        let known = self.history.is_checker(&enrolment.signer);
+        require(known, "who commits is not enrolled as a checker")?;
+        let (job, coordinator) = (self.history.job, self.history.coordinator);
+        let attempts = self.history.attempts.len() as u32;
+        let fits = |of: &Enrolment| (of.job, of.coordinator) == (job, coordinator);
+        self.history.auditors.enrol(enrolment, attempts, fits)
+    }
+
     fn verdict_given(&mut self, entry: u64, signed: &Signed) -> Result<(), String> {
         let verdict: Verdict = signed.open().map_err(|error| error.to_string())?;
         let checker = signed.signer;
@@ -360,7 +413,9 @@ impl Reader<'_> {
 
     fn voided(&mut self, from_step: u32) -> Result<(), String> {
         require(from_step <= self.next_step(), "there is no such step yet")?;
-        self.history.commits.truncate(from_step as usize);
+        for commit in self.history.commits.drain(from_step as usize..) {
+            self.history.auditors.void(commit.attempt.number);
+        }
         self.open = None;
         Ok(())
     }

@@ -13,8 +13,10 @@
 //! assert_eq!((error.file.as_str(), error.reason.as_str()), ("job.spec", "it is missing"));
 //! ```
 
+mod auditors;
 mod audits;
 mod chain;
+mod convictions;
 mod error;
 mod files;
 mod folder;
@@ -29,6 +31,7 @@ use concord_proto::session::Scalars;
 use concord_proto::{Claim, Course, JobSpec, Signed, StepRecord, WorkerId};
 
 use super::WorkerClaim;
+pub use auditors::AuditorReport;
 pub use error::{BundleError, VerifyError};
 pub use files::{FILES, from_blob, to_blob};
 pub use report::Report;
@@ -85,7 +88,8 @@ impl Bundle {
 
 /// Checks a bundle: the job id, the chain of records, the signatures and numbering of the ledger,
 /// that every step is covered by claims that fit together, and that every leaf that was drawn was
-/// re-run by a checker, or counts as inconclusive.
+/// re-run by a checker, or counts as inconclusive, and that every conviction shows its offence, as
+/// far as that can be seen without computing.
 ///
 /// # Errors
 /// [`VerifyError`] naming the file, the statement in it and, where one is at fault, the party.
@@ -101,6 +105,7 @@ pub fn verify(bundle: &Bundle) -> Result<Report, VerifyError> {
 pub fn verify_by(bundle: &Bundle, pinned: &BTreeSet<WorkerId>) -> Result<Report, VerifyError> {
     let history = history::History::of(&bundle.spec, &bundle.ledger)?;
     let steps = chain::check(bundle, &history)?;
-    let audits = audits::check(&bundle.spec, &history, &steps, pinned)?;
-    Ok(report::of(bundle, &history, &steps, &audits))
+    let shown = convictions::check(bundle, &history)?;
+    let audits = audits::check(&bundle.spec, &history, &shown, &steps, pinned)?;
+    Ok(report::of(bundle, &history, &steps, (&audits, &shown)))
 }

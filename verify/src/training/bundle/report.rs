@@ -3,8 +3,10 @@
 use concord_proto::{Course, Digest, JobId, PublicKey, WorkerId};
 
 use super::Bundle;
+use super::auditors::AuditorReport;
 use super::audits::AuditCounts;
 use super::chain::StepLeaves;
+use super::convictions::ShownConvictions;
 use super::history::History;
 
 /// What a verified bundle shows. The probabilities are for people and enter no digest.
@@ -46,6 +48,12 @@ pub struct Report {
     pub audits_inconclusive: u64,
     /// Who was convicted, sorted.
     pub convicted: Vec<WorkerId>,
+    /// Convictions that rest on a re-run, which was not done here: their parts fit each other, and
+    /// the party has signed what it is blamed for.
+    pub convictions_on_rerun: u32,
+    /// Convictions for the breach of a rule, which rest on the state that the step began with: for
+    /// it there is the word of the coordinator.
+    pub convictions_on_state: u32,
     /// The lowest probability with which a leaf was drawn, 0 to 1.
     pub audit_rate_min: f64,
     /// The probability that one false leaf in each step would have been found out, 0 to 1, if the
@@ -56,6 +64,8 @@ pub struct Report {
     pub detection: f64,
     /// The steps that it counts.
     pub detection_steps: u32,
+    /// What each auditor that draws by secrets of its own shows, if it is honest, by rising key.
+    pub auditors: Vec<AuditorReport>,
 }
 
 impl Report {
@@ -70,7 +80,7 @@ pub(super) fn of(
     bundle: &Bundle,
     history: &History,
     steps: &[StepLeaves],
-    audits: &AuditCounts,
+    (audits, shown): (&AuditCounts, &ShownConvictions),
 ) -> Report {
     let mut workers: Vec<WorkerId> = steps.iter().flatten().map(|(worker, _)| *worker).collect();
     workers.sort_unstable();
@@ -120,8 +130,11 @@ pub(super) fn of(
         audits_counted: audits.counted,
         audits_inconclusive: audits.inconclusive,
         convicted: history.convicted.iter().copied().collect(),
+        convictions_on_rerun: shown.on_rerun,
+        convictions_on_state: shown.on_state,
         audit_rate_min,
         detection: 1.0 - missed,
         detection_steps: seen_steps,
+        auditors: history.auditors.report(spec, history, steps),
     }
 }

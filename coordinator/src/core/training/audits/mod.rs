@@ -1,26 +1,36 @@
 //! Leaves that are re-run: drawn, handed to checkers, and handed on where no answer comes.
 
+mod contradiction;
+mod distrust;
+mod opinions;
 mod orders;
+mod referee;
 mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use concord_proto::draw::{AuditRate, drawn};
 use concord_proto::ledger::LedgerEvent;
-use concord_proto::{Digest, JobId, Leaf, LeafKey, Port, Signed, WorkerId};
+use concord_proto::{Digest, JobId, Leaf, LeafKey, Signed, SignedHalf, WorkerId};
+use concord_verify::training::WorkerClaim;
 use concord_verify::training::bundle::StepClaims;
 
-use super::conviction::Conviction;
+use super::charge::Charge;
 use super::journal::Journal;
 use super::{
-    Change, EventContext, JobOrder, JobProgress, PersistedAgreement, PersistedAudit, Time,
+    Change, CoreEffect, EventContext, JobOrder, JobProgress, PersistedAgreement, PersistedAudit,
+    Time,
 };
+use contradiction::Contradiction;
 
 /// Why a leaf is re-run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Purpose {
     /// The draw chose it.
     Drawn,
+    /// The secret of an auditor chose it, for itself.
+    Own { auditor: WorkerId },
     /// It was altered, to see whether the checker looks. `original` is what the worker claims.
     Canary {
         checker: WorkerId,
@@ -28,7 +38,7 @@ enum Purpose {
     },
     /// Its step cannot be final before it is re-run.
     Dispute,
-    /// A checker that was asked about an altered copy found something else wrong.
+    /// A checker that was shown an altered copy did not find the alteration, or something else.
     Doubt,
 }
 
@@ -45,14 +55,8 @@ enum Standing {
     },
     /// It is said to be right, by a checker that has a canary to answer yet.
     Held { auditor: WorkerId, verdict: Signed },
-}
-
-/// A verdict that a leaf is wrong, until another party has re-run it.
-#[derive(Clone, Debug)]
-struct Accusation {
-    auditor: WorkerId,
-    computed: Vec<Port>,
-    verdict: Signed,
+    /// The coordinator's own referee re-runs it.
+    Refereed { order: u64 },
 }
 
 /// A step, as it was done under a plan.
@@ -80,9 +84,19 @@ struct LeafAudit {
     standing: Standing,
     /// Who is not asked, or not again.
     tried: BTreeSet<WorkerId>,
-    accusations: Vec<Accusation>,
+    /// Verdicts that do not fit the claim: a re-run decides which of the two is wrong.
+    contradictions: Vec<Contradiction>,
+    /// How often the referee could not re-run it.
+    failed_reruns: u32,
+    /// The referee has no memory for it: others give their opinion.
+    is_beyond_referee: bool,
     bait: Option<Bait>,
+    /// What the workers of the step have signed.
+    signed: Arc<SignedStep>,
 }
+
+/// The halves of claims that workers have signed for a step, each with its leaves.
+pub(super) type SignedStep = Vec<SignedHalf>;
 
 /// A leaf that was found right. A recent one can be re-run again.
 #[derive(Debug)]
@@ -100,8 +114,10 @@ pub(super) struct LeafAudits {
     job: JobId,
     next: u64,
     open: BTreeMap<u64, LeafAudit>,
-    /// Checkers that had a canary in this job.
+    /// Checkers that had a canary in this job, and answered it.
     tested: BTreeSet<WorkerId>,
+    /// Who is asked nothing more, because others contradicted it and nothing decides who is right.
+    left_out: BTreeSet<WorkerId>,
     agreements: Vec<AuditedLeaf>,
     counts: AuditCounts,
     /// Orders that each auditor had yet to answer when unanswered ones were taken back last, and
@@ -131,7 +147,7 @@ pub(super) enum AuditDecision {
         auditor: WorkerId,
         verdict: Signed,
     },
-    Convict(Conviction),
+    Convict(Charge),
     /// A leaf of the disputed step is right.
     DisputeAgrees {
         number: u64,
@@ -141,9 +157,10 @@ pub(super) enum AuditDecision {
         /// The worker whose inputs nobody got; none where nobody is there to ask for them.
         withheld_by: Option<WorkerId>,
     },
-    /// A leaf was called wrong, and nobody can decide: its worker is set aside.
-    Undecided {
-        worker: WorkerId,
+    /// One statement contradicts another, and no re-run of the referee can decide: the job does
+    /// without one of the parties.
+    LeaveOut {
+        party: WorkerId,
         /// The step that is void with it, where it was final.
         void: Option<u32>,
         reason: String,
@@ -156,7 +173,10 @@ impl LeafAudits {
         progress: &JobProgress,
         persisted: Vec<PersistedAudit>,
         agreements: Vec<PersistedAgreement>,
+        claims: &[StepClaims],
     ) -> Self {
+        let signed = claims.iter().map(|step| (step.step, halves(step)));
+        let signed: BTreeMap<u32, Arc<SignedStep>> = signed.collect();
         let agreements = agreements.into_iter().map(|agreement| AuditedLeaf {
             agreement,
             audit: None,
@@ -166,6 +186,7 @@ impl LeafAudits {
             next: 0,
             open: BTreeMap::new(),
             tested: BTreeSet::new(),
+            left_out: progress.set_aside.iter().copied().collect(),
             agreements: agreements.collect(),
             counts: AuditCounts {
                 agreed: progress.agreed,
@@ -180,7 +201,20 @@ impl LeafAudits {
                 epoch: audit.epoch,
             };
             let now = Time::default();
-            let new = LeafAudit::new(now, at, audit.worker, audit.leaf, Purpose::Drawn);
+            let purpose = match audit.is_drawn {
+                true => Purpose::Drawn,
+                false => Purpose::Doubt,
+            };
+            // Without them, whoever lied about it can be left out, and not be convicted.
+            let signed = signed.get(&audit.step).cloned().unwrap_or_default();
+            let mut new = LeafAudit::new(now, at, (audit.worker, audit.leaf), purpose, signed);
+            let contradictions = audit.contradictions.into_iter();
+            new.contradictions = contradictions.filter_map(Contradiction::restore).collect();
+            new.tried = new
+                .contradictions
+                .iter()
+                .map(Contradiction::auditor)
+                .collect();
             audits.open.insert(audit.number, new);
         }
         audits.next += 1;
@@ -225,23 +259,18 @@ impl LeafAudits {
     /// The first step of which a leaf of `worker` was drawn and not audited.
     pub(super) fn first_unaudited(&self, worker: &WorkerId) -> Option<u32> {
         let is_open = |audit: &&LeafAudit| {
-            let counts = matches!(audit.purpose, Purpose::Drawn | Purpose::Doubt);
+            let counts = matches!(
+                audit.purpose,
+                Purpose::Drawn | Purpose::Own { .. } | Purpose::Doubt
+            );
             audit.worker == *worker && counts
         };
         let open = self.open.values().filter(is_open);
         open.map(|audit| audit.at.step).min()
     }
 
-    fn add(
-        &mut self,
-        now: Time,
-        at: PlannedStep,
-        worker: WorkerId,
-        leaf: Leaf,
-        purpose: Purpose,
-    ) -> u64 {
+    fn add(&mut self, audit: LeafAudit) -> u64 {
         let number = self.next_number();
-        let audit = LeafAudit::new(now, at, worker, leaf, purpose);
         self.open.insert(number, audit);
         number
     }
@@ -252,10 +281,13 @@ impl LeafAudits {
         now: Time,
         at: PlannedStep,
         leaves: Vec<(WorkerId, Leaf)>,
+        signed: SignedStep,
     ) -> BTreeSet<u64> {
-        let leaves = leaves.into_iter();
-        let numbers =
-            leaves.map(|(worker, leaf)| self.add(now, at, worker, leaf, Purpose::Dispute));
+        let signed = Arc::new(signed);
+        let numbers = leaves.into_iter().map(|of| {
+            let (purpose, signed) = (Purpose::Dispute, signed.clone());
+            self.add(LeafAudit::new(now, at, of, purpose, signed))
+        });
         numbers.collect()
     }
 
@@ -281,11 +313,16 @@ impl LeafAudits {
             .filter(|(_, leaf)| !leaf.outputs.is_empty())
             .collect();
         let decides = job.spec().decides(at.step);
+        let mut signed = None;
         for (claim, rate) in claims.claims.iter().zip(rates) {
             for index in drawn(seed, rate, claim.leaves.len() as u32, decides) {
                 let leaf = claim.leaves[index as usize].clone();
                 ask(rate.worker, &leaf);
-                let number = self.add(context.now, at, rate.worker, leaf, Purpose::Drawn);
+                let of = (rate.worker, leaf);
+                let signed = signed.get_or_insert_with(|| halves(claims)).clone();
+                let (now, purpose) = (context.now, Purpose::Drawn);
+                let audit = LeafAudit::new(now, at, of, purpose, signed);
+                let number = self.add(audit);
                 let lot = context.lot(&self.job, "bait", [number, 0]);
                 let bait = all.get(lot as usize % all.len().max(1));
                 bait.into_iter()
@@ -295,12 +332,26 @@ impl LeafAudits {
                         worker: *worker,
                         leaf: (*leaf).clone(),
                     });
-                    let change = audit.persisted(self.job, number);
-                    context.out.persist(change);
+                    let (job, audit) = (self.job, audit.persisted(number));
+                    context.out.persist(Change::AuditOpened { job, audit });
                 }
             }
         }
         audited
+    }
+
+    /// An auditor has drawn a leaf of a step that is final: it re-runs it itself. After a restart
+    /// nobody knows of it, and the attempt is unsettled.
+    pub(super) fn add_own(
+        &mut self,
+        now: Time,
+        auditor: WorkerId,
+        at: PlannedStep,
+        (worker, leaf): (WorkerId, &Leaf),
+        claims: &StepClaims,
+    ) {
+        let (of, purpose) = ((worker, leaf.clone()), Purpose::Own { auditor });
+        self.add(LeafAudit::new(now, at, of, purpose, halves(claims)));
     }
 
     /// Closes an audit without an agreement.
@@ -322,83 +373,30 @@ impl LeafAudits {
         self.close(context, number);
     }
 
-    /// Forgets the audits of steps from `step` on.
+    /// Forgets the audits of steps from `step` on. Checkers that were tested there have not shown
+    /// that they look: what is held back of theirs is re-run.
     pub(super) fn void(&mut self, context: &mut EventContext, step: u32) {
         let void = |(number, audit): (&u64, &LeafAudit)| (audit.at.step >= step).then_some(*number);
         let void: Vec<u64> = self.open.iter().filter_map(void).collect();
-        void.into_iter()
-            .for_each(|number| self.close(context, number));
+        let mut untested: BTreeSet<WorkerId> = BTreeSet::new();
+        for number in void {
+            let audit = self.open.get(&number);
+            untested.extend(audit.into_iter().flat_map(LeafAudit::tests));
+            self.close(context, number);
+        }
+        for checker in untested {
+            self.tested.remove(&checker);
+            self.ask_again(context.now, checker);
+        }
         self.agreements
             .retain(|audited| audited.agreement.step < step);
     }
 
     pub(super) fn close(&mut self, context: &mut EventContext, number: u64) {
         let closed = self.open.remove(&number);
-        if closed.is_some_and(|audit| audit.purpose == Purpose::Drawn) {
+        if closed.is_some_and(|audit| audit.is_persisted()) {
             let job = self.job;
             context.out.persist(Change::AuditClosed { job, number });
-        }
-    }
-
-    /// A checker is convicted: what it said or was to say is asked of others.
-    pub(super) fn distrust(
-        &mut self,
-        context: &mut EventContext,
-        journal: &mut Journal,
-        auditor: WorkerId,
-    ) {
-        self.audit_again(context, journal, auditor);
-        let canary = |(number, audit): (&u64, &LeafAudit)| match &audit.purpose {
-            Purpose::Canary { checker, .. } if *checker == auditor => Some(*number),
-            Purpose::Canary { .. } | Purpose::Drawn | Purpose::Dispute | Purpose::Doubt => None,
-        };
-        let canaries: Vec<u64> = self.open.iter().filter_map(canary).collect();
-        canaries
-            .into_iter()
-            .for_each(|number| self.close(context, number));
-        for audit in self.open.values_mut() {
-            audit
-                .accusations
-                .retain(|accusation| accusation.auditor != auditor);
-        }
-        self.ask_others(context.now, auditor);
-    }
-
-    /// Leaves that a convicted checker found right no longer count: recent ones are audited again,
-    /// older ones become inconclusive.
-    fn audit_again(
-        &mut self,
-        context: &mut EventContext,
-        journal: &mut Journal,
-        checker: WorkerId,
-    ) {
-        let is_doubtful = |audited: &AuditedLeaf| audited.agreement.checker == checker;
-        let all = std::mem::take(&mut self.agreements);
-        let (doubtful, sound): (Vec<_>, Vec<_>) = all.into_iter().partition(is_doubtful);
-        self.agreements = sound;
-        for audited in doubtful {
-            self.counts.agreed -= 1;
-            let Some(mut audit) = audited.audit else {
-                self.counts.inconclusive += 1;
-                let leaf = audited.agreement.leaf;
-                let reason = "its checker was convicted".to_string();
-                journal.write(context, LedgerEvent::Inconclusive { leaf, reason });
-                continue;
-            };
-            audit.pass_on(context.now, checker);
-            audit.accusations.clear();
-            let number = self.next_number();
-            context.out.persist(audit.persisted(self.job, number));
-            self.open.insert(number, audit);
-        }
-    }
-
-    /// Hands the leaves that `auditor` re-runs, or whose verdict is held back, to others.
-    fn ask_others(&mut self, now: Time, auditor: WorkerId) {
-        for audit in self.open.values_mut() {
-            if audit.auditor() == Some(auditor) {
-                audit.pass_on(now, auditor);
-            }
         }
     }
 
@@ -412,8 +410,19 @@ impl LeafAudits {
     }
 }
 
+/// What was signed in a step that is final.
+fn halves(claims: &StepClaims) -> Arc<SignedStep> {
+    Arc::new(claims.claims.iter().flat_map(WorkerClaim::halves).collect())
+}
+
 impl LeafAudit {
-    fn new(now: Time, at: PlannedStep, worker: WorkerId, leaf: Leaf, purpose: Purpose) -> Self {
+    fn new(
+        now: Time,
+        at: PlannedStep,
+        (worker, leaf): (WorkerId, Leaf),
+        purpose: Purpose,
+        signed: Arc<SignedStep>,
+    ) -> Self {
         Self {
             at,
             worker,
@@ -421,16 +430,38 @@ impl LeafAudit {
             purpose,
             standing: Standing::Queued(now),
             tried: BTreeSet::new(),
-            accusations: Vec::new(),
+            contradictions: Vec::new(),
+            failed_reruns: 0,
+            is_beyond_referee: false,
             bait: None,
+            signed,
         }
     }
 
     fn auditor(&self) -> Option<WorkerId> {
         match &self.standing {
-            Standing::Queued(_) => None,
+            Standing::Queued(_) | Standing::Refereed { .. } => None,
             Standing::Ordered { auditor, .. } | Standing::Held { auditor, .. } => Some(*auditor),
         }
+    }
+
+    /// Whether two statements about it exclude each other.
+    fn is_contested(&self) -> bool {
+        !self.contradictions.is_empty() || self.purpose == Purpose::Dispute
+    }
+
+    fn is_canary_of(&self, id: &WorkerId) -> bool {
+        matches!(&self.purpose, Purpose::Canary { checker, .. } if checker == id)
+    }
+
+    /// Checkers of which it shows whether they look.
+    fn tests(&self) -> BTreeSet<WorkerId> {
+        let mut tested: BTreeSet<WorkerId> = BTreeSet::new();
+        tested.extend(self.contradictions.iter().map(Contradiction::auditor));
+        if let Purpose::Canary { checker, .. } = &self.purpose {
+            tested.insert(*checker);
+        }
+        tested
     }
 
     /// Hands it on: `auditor` is not asked again.
@@ -439,14 +470,22 @@ impl LeafAudit {
         self.standing = Standing::Queued(now);
     }
 
-    fn persisted(&self, job: JobId, number: u64) -> Change {
-        let audit = PersistedAudit {
+    /// Whether it outlives a restart. A canary does not, nor a step that is disputed before it is
+    /// final.
+    fn is_persisted(&self) -> bool {
+        matches!(self.purpose, Purpose::Drawn | Purpose::Doubt)
+    }
+
+    fn persisted(&self, number: u64) -> PersistedAudit {
+        let contradictions = self.contradictions.iter().map(Contradiction::persisted);
+        PersistedAudit {
             number,
             step: self.at.step,
             epoch: self.at.epoch,
             worker: self.worker,
             leaf: self.leaf.clone(),
-        };
-        Change::AuditOpened { job, audit }
+            is_drawn: self.purpose == Purpose::Drawn,
+            contradictions: contradictions.collect(),
+        }
     }
 }

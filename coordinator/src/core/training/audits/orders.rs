@@ -4,8 +4,8 @@ use concord_proto::session::{AuditOrder, Role, ToWorker};
 use concord_proto::{Digest, Leaf, Port, PortKind, WorkerId};
 
 use super::{
-    AuditDecision, Bait, EventContext, JobOrder, Journal, LeafAudit, LeafAudits, PlannedStep,
-    Purpose, Queued, Standing,
+    AuditDecision, Bait, EventContext, JobOrder, Journal, LeafAudit, LeafAudits, Purpose, Queued,
+    Standing,
 };
 
 /// Who might re-run a leaf.
@@ -41,10 +41,7 @@ impl LeafAudits {
             }
         }
         for (number, checker) in silent {
-            // It did not answer its canary: the verdicts that were held back for it are not
-            // accepted.
-            self.close(context, number);
-            self.ask_others(context.now, checker);
+            self.close_unanswered(context, number, checker);
         }
         self.asked.clear();
         for audit in self.open.values() {
@@ -57,7 +54,7 @@ impl LeafAudits {
                 number: *number,
                 since,
             }),
-            Standing::Ordered { .. } | Standing::Held { .. } => None,
+            Standing::Ordered { .. } | Standing::Held { .. } | Standing::Refereed { .. } => None,
         };
         self.open.iter().filter_map(queued).collect()
     }
@@ -74,6 +71,9 @@ impl LeafAudits {
         let Some(audit) = self.open.get(&queued.number) else {
             return Vec::new();
         };
+        if audit.is_contested() && audit.has_referee(context) {
+            return self.hand_to_referee(context, journal, job, queued);
+        }
         match self.candidate(context, audit) {
             Candidate::Found(auditor) => {
                 self.order(context, journal, job, queued.number, auditor);
@@ -96,23 +96,53 @@ impl LeafAudits {
                 Candidate::Nobody
             };
         }
-        let may_audit = |id: &WorkerId| *id != audit.worker && !audit.tried.contains(id);
+        if let (Purpose::Own { auditor }, false) = (&audit.purpose, audit.is_contested()) {
+            return self.own_auditor(context, audit, *auditor);
+        }
+        let may_audit = |id: &WorkerId| {
+            *id != audit.worker && !audit.tried.contains(id) && !self.left_out.contains(id)
+        };
         let of_role = |role| {
             let members = context.members.connected();
             let members = members.filter(move |member| member.role == role);
-            let free = members.map(|member| member.id).filter(|id| may_audit(id));
+            members.map(|member| member.id).filter(|id| may_audit(id))
+        };
+        // A checker whose word is being decided about is asked nothing until then, unless it is
+        // other checkers that it waits for.
+        let doubted = self.doubted(context);
+        let free = |role| {
+            let free = of_role(role).filter(|id| !doubted.contains(id));
             free.min_by_key(|id| (self.in_flight(id), *id))
         };
-        // Checkers re-run leaves, because they have no part in the work. Workers only decide
-        // accusations and disputes that no checker is left for.
-        let is_urgent = !audit.accusations.is_empty() || audit.purpose == Purpose::Dispute;
-        let worker = || is_urgent.then(|| of_role(Role::Worker)).flatten();
-        match of_role(Role::Checker).or_else(worker) {
+        // Checkers re-run leaves, because they have no part in the work. Workers give a second
+        // opinion where no checker is left for it.
+        let worker = || audit.is_contested().then(|| free(Role::Worker)).flatten();
+        match free(Role::Checker).or_else(worker) {
+            None if of_role(Role::Checker).next().is_some() => Candidate::AllBusy,
             None => Candidate::Nobody,
             Some(id) if self.in_flight(&id) >= context.config.audits_in_flight => {
                 Candidate::AllBusy
             }
             Some(id) => Candidate::Found(id),
+        }
+    }
+
+    /// The auditor whose secret has drawn a leaf: nobody else's word settles it.
+    fn own_auditor(
+        &self,
+        context: &EventContext,
+        audit: &LeafAudit,
+        auditor: WorkerId,
+    ) -> Candidate {
+        let is_here = context.members.session(&auditor).is_some();
+        let is_out = audit.tried.contains(&auditor) || self.left_out.contains(&auditor);
+        if !is_here || is_out {
+            return Candidate::Nobody;
+        }
+        let is_busy = self.in_flight(&auditor) >= context.config.audits_in_flight;
+        match is_busy || self.doubted(context).contains(&auditor) {
+            true => Candidate::AllBusy,
+            false => Candidate::Found(auditor),
         }
     }
 
@@ -140,23 +170,15 @@ impl LeafAudits {
             auditor,
             since: context.now,
         };
-        let message = AuditOrder {
-            order,
-            spec: job.spec_blob,
-            job: job.id,
-            epoch: audit.at.epoch,
-            step: audit.at.step,
-            worker: audit.worker,
-            endpoint: context.endpoint(&audit.worker),
-            leaf: audit.leaf.clone(),
-        };
-        let (at, bait) = (audit.at, audit.bait.take());
+        let bait = audit.bait.clone();
+        let message = audit.order(context, job, order);
+        let original = audit.clone();
         *self.asked.entry(auditor).or_default() += 1;
         context.send(&auditor, ToWorker::Audit(Box::new(message)));
         let member = context.members.get(&auditor);
         let is_checker = member.is_some_and(|member| member.role == Role::Checker);
         if let (Some(bait), true) = (bait, is_checker) {
-            self.test_checker(context, journal, job, at, auditor, bait);
+            self.test_checker(context, journal, job, (auditor, bait), &original);
         }
     }
 
@@ -166,11 +188,10 @@ impl LeafAudits {
         context: &mut EventContext,
         journal: &mut Journal,
         job: &JobOrder,
-        at: PlannedStep,
-        checker: WorkerId,
-        bait: Bait,
+        (checker, bait): (WorkerId, Bait),
+        beside: &LeafAudit,
     ) {
-        let rate = job.options().canary_rate;
+        let (at, rate) = (beside.at, job.options().canary_rate);
         let numbers = [self.next, at.step.into()];
         let lot = context.lot(&job.id, "canary", numbers);
         let is_first = !self.tested.contains(&checker);
@@ -188,12 +209,22 @@ impl LeafAudits {
         self.tested.insert(checker);
         let original = Box::new(leaf);
         let purpose = Purpose::Canary { checker, original };
-        let number = self.add(context.now, at, worker, altered, purpose);
+        let (now, signed) = (context.now, beside.signed.clone());
+        let canary = LeafAudit::new(now, at, (worker, altered), purpose, signed);
+        let number = self.add(canary);
         self.order(context, journal, job, number, checker);
     }
 
+    /// A checker did not answer its canary: the verdicts that were held back for it are not
+    /// accepted, and it gets another one with the next leaf.
+    fn close_unanswered(&mut self, context: &mut EventContext, number: u64, checker: WorkerId) {
+        self.close(context, number);
+        self.tested.remove(&checker);
+        self.ask_others(context.now, checker);
+    }
+
     /// Nobody is there who could re-run the leaf.
-    fn give_up(
+    pub(super) fn give_up(
         &mut self,
         context: &mut EventContext,
         journal: &mut Journal,
@@ -207,19 +238,40 @@ impl LeafAudits {
         let waited = context.now.since(since);
         let member = context.members.get(&audit.worker);
         let is_gone = member.is_none_or(|member| member.session.is_none());
-        let may_return = member.is_some_and(|member| {
-            is_gone && context.now.since(member.left) < context.config.opening_grace_us
-        });
+        // A worker that is accused is not left out because its link broke, or the coordinator was
+        // started again.
+        let grace = match audit.is_contested() {
+            true => context.config.third_party_grace_us,
+            false => context.config.opening_grace_us,
+        };
+        let may_return =
+            member.is_some_and(|member| is_gone && context.now.since(member.left) < grace);
         if may_return {
             return Vec::new();
         }
         if let Purpose::Canary { checker, .. } = audit.purpose {
-            self.close(context, number);
-            return self.release_held(checker);
+            self.close_unanswered(context, number, checker);
+            return Vec::new();
         }
-        if !audit.accusations.is_empty() || audit.purpose == Purpose::Dispute {
+        if audit.is_contested() {
+            let why = match is_gone {
+                true => "the worker left before it was re-run",
+                false => "no third party is there to decide: add a checker",
+            };
             if is_gone || waited >= context.config.third_party_grace_us {
-                return self.undecided(context, journal, number);
+                return self.undecided(context, journal, number, why);
+            }
+            return Vec::new();
+        }
+        if let Purpose::Own { auditor } = audit.purpose {
+            // It may come back: until then its leaves wait for it, as those of a worker do.
+            let member = context.members.get(&auditor);
+            let left = member.filter(|member| member.session.is_none());
+            let is_awaited = left.is_some_and(|member| {
+                context.now.since(member.left) < context.config.opening_grace_us
+            });
+            if is_gone || !is_awaited || audit.tried.contains(&auditor) {
+                self.close(context, number);
             }
             return Vec::new();
         }
@@ -234,38 +286,21 @@ impl LeafAudits {
         }
         Vec::new()
     }
+}
 
-    /// Nobody can decide about a leaf that was called wrong, or that belongs to a disputed step.
-    fn undecided(
-        &mut self,
-        context: &mut EventContext,
-        journal: &mut Journal,
-        number: u64,
-    ) -> Vec<AuditDecision> {
-        let Some(audit) = self.open.get(&number) else {
-            return Vec::new();
-        };
-        if audit.accusations.is_empty() {
-            // Where others have tried, its worker has not given what it takes.
-            let mut tried = audit.tried.iter();
-            let was_tried = tried.any(|auditor| *auditor != audit.worker);
-            let withheld_by = was_tried.then_some(audit.worker);
-            return vec![AuditDecision::DisputeUndecided { withheld_by }];
+impl LeafAudit {
+    /// The order to re-run it.
+    pub(super) fn order(&self, context: &EventContext, job: &JobOrder, order: u64) -> AuditOrder {
+        AuditOrder {
+            order,
+            spec: job.spec_blob,
+            job: job.id,
+            epoch: self.at.epoch,
+            step: self.at.step,
+            worker: self.worker,
+            endpoint: context.endpoint(&self.worker),
+            leaf: self.leaf.clone(),
         }
-        let worker = audit.worker;
-        let is_final = audit.purpose != Purpose::Dispute;
-        let void = is_final.then_some(audit.at.step);
-        let reason = format!(
-            "a checker found a leaf of worker {} wrong, and no third party is there to decide: \
-             add a checker",
-            worker.short()
-        );
-        self.inconclusive(context, journal, number, reason.clone());
-        vec![AuditDecision::Undecided {
-            worker,
-            void,
-            reason,
-        }]
     }
 }
 

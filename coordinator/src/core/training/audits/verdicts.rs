@@ -1,12 +1,12 @@
 //! What checkers say, and what follows from it.
 
 use concord_proto::client::JobEvent;
-use concord_proto::ledger::{Finding, LedgerEvent, Offence, Verdict};
-use concord_proto::{Port, Signed, SignedError, WorkerId};
-use concord_verify::training::leaf_words;
+use concord_proto::ledger::{Finding, LedgerEvent, Verdict};
+use concord_proto::{Port, Signed, WorkerId};
+use concord_verify::training::{leaf_words, sorted_ports};
 
 use super::{
-    Accusation, AuditDecision, AuditedLeaf, Conviction, EventContext, JobOrder, Journal, LeafAudit,
+    AuditDecision, AuditedLeaf, Change, Contradiction, EventContext, JobOrder, Journal, LeafAudit,
     LeafAudits, PersistedAgreement, Purpose, Standing,
 };
 
@@ -25,18 +25,12 @@ impl LeafAudits {
         let Some(number) = self.ordered(order, auditor) else {
             return Vec::new();
         };
-        let verdict: Verdict = match signed.open() {
-            Ok(verdict) => verdict,
-            Err(error) => {
-                let offence = match error {
-                    SignedError::Forged(_) => Offence::Forgery,
-                    _ => Offence::Malformed,
-                };
-                let conviction = Conviction::new(auditor, offence, error.to_string());
-                return vec![AuditDecision::Convict(conviction)];
-            }
-        };
         let Some(audit) = self.open.get_mut(&number) else {
+            return Vec::new();
+        };
+        // A signature that does not hold, or bytes that are no verdict, show nothing about anybody.
+        let Ok(verdict) = signed.open::<Verdict>() else {
+            audit.pass_on(context.now, auditor);
             return Vec::new();
         };
         let about = (verdict.job, verdict.step, verdict.epoch, verdict.worker);
@@ -52,14 +46,9 @@ impl LeafAudits {
                 audit.pass_on(context.now, auditor);
                 Vec::new()
             }
-            Finding::Agrees => self.on_agrees(job, number, auditor, signed),
+            Finding::Agrees => self.on_agrees(context, journal, job, (number, auditor), signed),
             Finding::Differs { computed } => {
-                let accusation = Accusation {
-                    auditor,
-                    computed: sorted(&computed),
-                    verdict: signed,
-                };
-                self.on_differs(context, journal, job, number, accusation)
+                self.on_differs(context, journal, (number, auditor), (signed, computed))
             }
         }
     }
@@ -68,7 +57,7 @@ impl LeafAudits {
     fn ordered(&self, number: u64, by: WorkerId) -> Option<u64> {
         let answers = |audit: &LeafAudit| match audit.standing {
             Standing::Ordered { order, auditor, .. } => order == number && auditor == by,
-            Standing::Queued(_) | Standing::Held { .. } => false,
+            Standing::Queued(_) | Standing::Held { .. } | Standing::Refereed { .. } => false,
         };
         let mut open = self.open.iter();
         open.find(|(_, audit)| answers(audit)).map(|(n, _)| *n)
@@ -76,41 +65,31 @@ impl LeafAudits {
 
     fn on_agrees(
         &mut self,
+        context: &mut EventContext,
+        journal: &mut Journal,
         job: &JobOrder,
-        number: u64,
-        auditor: WorkerId,
+        (number, auditor): (u64, WorkerId),
         verdict: Signed,
     ) -> Vec<AuditDecision> {
         let is_tested = self.is_tested(&auditor);
         let Some(audit) = self.open.get_mut(&number) else {
             return Vec::new();
         };
-        let words = leaf_words(&audit.leaf);
-        let false_verdict = |culprit, evidence| {
-            AuditDecision::Convict(Conviction::new(culprit, Offence::FalseVerdict, evidence))
-        };
-        if let Purpose::Canary { .. } = audit.purpose {
-            let evidence = format!("it passed an altered leaf, the {words}, as right");
-            return vec![false_verdict(auditor, evidence)];
+        if audit.is_canary_of(&auditor) {
+            return self.contradicted(context, journal, number, verdict);
         }
-        if audit.accusations.is_empty() && is_tested {
+        if !audit.contradictions.is_empty() {
+            return self.outvote(context, journal, job, (number, auditor), verdict);
+        }
+        if is_tested {
             audit.standing = Standing::Held { auditor, verdict };
             return Vec::new();
         }
-        let evidence = format!(
-            "it called the {words} by worker {} in {} wrong; {} found it right",
-            audit.worker.short(),
-            job.spec().words(audit.at.step),
-            auditor.short()
-        );
-        let accusers = audit.accusations.iter().map(|a| a.auditor);
-        let accusers = accusers.map(|accuser| false_verdict(accuser, evidence.clone()));
-        let accept = AuditDecision::Accept {
+        vec![AuditDecision::Accept {
             number,
             auditor,
             verdict,
-        };
-        [accept].into_iter().chain(accusers).collect()
+        }]
     }
 
     /// Notes that a leaf is right. So many steps of the job are final.
@@ -127,7 +106,7 @@ impl LeafAudits {
         self.close(context, number);
         match audit.purpose {
             Purpose::Dispute => return Some(AuditDecision::DisputeAgrees { number }),
-            Purpose::Drawn => {
+            Purpose::Drawn | Purpose::Own { .. } => {
                 self.counts.agreed += 1;
                 context.members.note_answered(&auditor);
                 let audited = JobEvent::Audited {
@@ -137,11 +116,15 @@ impl LeafAudits {
                     evaluation: job.spec().is_evaluation(audit.at.step),
                     leaf: leaf_words(&audit.leaf),
                 };
-                let worker = audit.worker;
+                // Who is audited by an auditor's own draw is not trusted more for that: a client's
+                // auditor may be the worker's.
+                let worker = (audit.purpose == Purpose::Drawn).then_some(audit.worker);
                 self.note_agreement(context, steps, auditor, audit);
                 journal.write(context, LedgerEvent::Judged { verdict });
                 journal.publish(context, audited);
-                context.note_passed(&worker);
+                if let Some(worker) = worker {
+                    context.note_passed(&worker);
+                }
             }
             Purpose::Doubt | Purpose::Canary { .. } => {}
         }
@@ -171,17 +154,15 @@ impl LeafAudits {
         }
     }
 
-    /// Whether a checker has a canary to answer.
+    /// Whether a checker has yet to show that it looks: it has a canary to answer, or a verdict
+    /// that is to be decided about.
     fn is_tested(&self, checker: &WorkerId) -> bool {
-        let tests = |audit: &LeafAudit| match &audit.purpose {
-            Purpose::Canary { checker: asked, .. } => asked == checker,
-            Purpose::Drawn | Purpose::Dispute | Purpose::Doubt => false,
-        };
-        self.open.values().any(tests)
+        let mut open = self.open.values();
+        open.any(|audit| audit.tests().contains(checker))
     }
 
-    /// Accepts the verdicts that were held back while a checker had a canary to answer, once it has
-    /// none.
+    /// Accepts the verdicts that were held back while a checker had yet to show that it looks, once
+    /// it has.
     pub(super) fn release_held(&self, checker: WorkerId) -> Vec<AuditDecision> {
         if self.is_tested(&checker) {
             return Vec::new();
@@ -194,7 +175,10 @@ impl LeafAudits {
                     verdict: verdict.clone(),
                 })
             }
-            Standing::Held { .. } | Standing::Queued(_) | Standing::Ordered { .. } => None,
+            Standing::Held { .. }
+            | Standing::Queued(_)
+            | Standing::Ordered { .. }
+            | Standing::Refereed { .. } => None,
         };
         self.open.iter().filter_map(held).collect()
     }
@@ -203,35 +187,26 @@ impl LeafAudits {
         &mut self,
         context: &mut EventContext,
         journal: &mut Journal,
-        job: &JobOrder,
-        number: u64,
-        accusation: Accusation,
+        (number, auditor): (u64, WorkerId),
+        (verdict, computed): (Signed, Vec<Port>),
     ) -> Vec<AuditDecision> {
-        let auditor = accusation.auditor;
         let Some(audit) = self.open.get_mut(&number) else {
             return Vec::new();
         };
-        if let Purpose::Canary { original, .. } = &audit.purpose {
-            let is_truth = sorted(&original.outputs) == accusation.computed;
-            let (at, worker, original) = (audit.at, audit.worker, (**original).clone());
+        let computed = sorted_ports(&computed);
+        if let Purpose::Canary { original, .. } = &audit.purpose
+            && sorted_ports(&original.outputs) == computed
+        {
             self.close(context, number);
-            if !is_truth {
-                // What it computed is not what the worker claims, either: the worker's own leaf is
-                // re-run.
-                let number = self.add(context.now, at, worker, original, Purpose::Doubt);
-                if let Some(audit) = self.open.get_mut(&number) {
-                    audit.tried.insert(auditor);
-                }
-            }
             return self.release_held(auditor);
         }
-        let claimed = sorted(&audit.leaf.outputs);
+        let claimed = sorted_ports(&audit.leaf.outputs);
         let kinds = |ports: &[Port]| ports.iter().map(|port| port.kind).collect::<Vec<_>>();
-        let says_nothing = claimed == accusation.computed;
-        if says_nothing || kinds(&claimed) != kinds(&accusation.computed) {
+        let says_nothing = claimed == computed;
+        if says_nothing || kinds(&claimed) != kinds(&computed) {
             // It has not compared all outputs of the leaf, and them alone: as good as no answer.
             let (checker, leaf) = (auditor.short(), leaf_words(&audit.leaf));
-            let found = kinds(&accusation.computed);
+            let found = kinds(&computed);
             tracing::warn!(
                 checker,
                 leaf,
@@ -242,70 +217,46 @@ impl LeafAudits {
             audit.pass_on(context.now, auditor);
             return Vec::new();
         }
-        let mut earlier = audit.accusations.iter();
-        let confirmed = earlier.find(|a| a.computed == accusation.computed).cloned();
-        audit.pass_on(context.now, auditor);
-        audit.accusations.push(accusation.clone());
-        let Some(first) = confirmed else {
-            return Vec::new();
-        };
-        let conviction = self.convict_of_leaf(context, journal, job, number, [&first, &accusation]);
-        conviction.map(AuditDecision::Convict).into_iter().collect()
+        self.contradicted(context, journal, number, verdict)
     }
 
-    /// Two parties re-ran the leaf and agree on outputs other than the claimed ones.
-    fn convict_of_leaf(
+    /// Notes a verdict that does not fit what the worker claims. A canary becomes an audit of the
+    /// leaf that it was made of.
+    fn contradicted(
         &mut self,
         context: &mut EventContext,
         journal: &mut Journal,
-        job: &JobOrder,
         number: u64,
-        [first, second]: [&Accusation; 2],
-    ) -> Option<Conviction> {
-        let audit = self.open.get(&number)?.clone();
-        let is_final = audit.purpose != Purpose::Dispute;
-        if is_final {
-            for accusation in [first, second] {
-                let verdict = accusation.verdict.clone();
-                journal.write(context, LedgerEvent::Judged { verdict });
-            }
+        verdict: Signed,
+    ) -> Vec<AuditDecision> {
+        let Some(audit) = self.open.get_mut(&number) else {
+            return Vec::new();
+        };
+        let auditor = verdict.signer;
+        let shown = audit.leaf.outputs.clone();
+        if let Purpose::Canary { original, .. } = &audit.purpose {
+            audit.leaf = (**original).clone();
+            audit.purpose = Purpose::Doubt;
         }
-        let differing = claimed_and_found(&audit, first);
-        let evidence = format!(
-            "the {} in {}: {differing}, as {} and {} found",
-            leaf_words(&audit.leaf),
-            job.spec().words(audit.at.step),
-            first.auditor.short(),
-            second.auditor.short()
-        );
-        self.close(context, number);
-        Some(Conviction {
-            culprit: audit.worker,
-            offence: Offence::WrongResult,
-            evidence,
-            wrong: Some(audit.at.step),
-        })
+        if let Purpose::Own { .. } = audit.purpose {
+            // From now on it is more than the auditor's own affair, and outlives a restart.
+            audit.purpose = Purpose::Doubt;
+        }
+        audit.pass_on(context.now, auditor);
+        audit
+            .contradictions
+            .extend(Contradiction::of(verdict, shown));
+        if audit.is_persisted() {
+            let (job, audit) = (self.job, audit.persisted(number));
+            context
+                .out
+                .persist(Change::AuditContradicted { job, audit });
+        }
+        match self.open.get(&number).cloned() {
+            Some(audit) if !audit.has_referee(context) => {
+                self.confirmed(context, journal, (number, &audit))
+            }
+            Some(_) | None => Vec::new(),
+        }
     }
-}
-
-fn sorted(ports: &[Port]) -> Vec<Port> {
-    let mut ports = ports.to_vec();
-    ports.sort_by_key(|port| (port.kind, port.digest));
-    ports
-}
-
-fn claimed_and_found(audit: &LeafAudit, accusation: &Accusation) -> String {
-    let claimed = sorted(&audit.leaf.outputs);
-    let mut pairs = claimed.iter().zip(&accusation.computed);
-    pairs.find(|(claimed, found)| claimed != found).map_or_else(
-        || "other outputs".to_string(),
-        |(claimed, found)| {
-            format!(
-                "{:?} is claimed as {} and is {}",
-                claimed.kind,
-                claimed.digest.short(),
-                found.digest.short()
-            )
-        },
-    )
 }

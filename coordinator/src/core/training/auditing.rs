@@ -1,0 +1,115 @@
+//! What the secrets of auditors draw is handed to them, and workers learn what they have to keep.
+
+use concord_proto::session::ToWorker;
+use concord_proto::{Signed, WorkerId, auditor};
+
+use super::auditors::PendingAttempt;
+use super::audits::{AuditedLeaves, PlannedStep};
+use super::{EventContext, TrainingJob};
+
+impl TrainingJob {
+    /// Asks auditors for what they have yet to commit to, and goes on without those that do not
+    /// open their secrets in time.
+    pub(super) fn run_auditors(&mut self, context: &mut EventContext) {
+        let (job, steps) = (self.order.id, self.spec().chain_steps());
+        let next = self.journal.next_attempt();
+        let named = &self.order.submission.options.auditors;
+        self.auditors
+            .ask_to_enrol(context, job, named, (next, steps));
+        for settled in self.auditors.take_settled(context.now) {
+            self.tell_settled(context, settled);
+        }
+    }
+
+    /// Why the first step has to wait for auditors, if it has to.
+    pub(super) fn awaits_auditors(&self) -> Option<String> {
+        if self.journal.next_attempt() > 0 {
+            return None;
+        }
+        let mut missing = self.auditors.missing(&self.options().auditors);
+        let first = missing.next()?;
+        Some(format!(
+            "auditor {} to connect and commit to its secrets (`concord checker --auditor`)",
+            first.short()
+        ))
+    }
+
+    pub(super) fn on_enrolled(
+        &mut self,
+        context: &mut EventContext,
+        auditor: WorkerId,
+        enrolment: Signed,
+    ) {
+        let named = &self.order.submission.options.auditors;
+        let of = (auditor, self.order.id);
+        self.auditors
+            .on_enrolled(context, &mut self.journal, named, of, enrolment);
+    }
+
+    /// An auditor opens a secret: what it draws is re-run by the auditor itself.
+    pub(super) fn on_revealed(
+        &mut self,
+        context: &mut EventContext,
+        auditor: WorkerId,
+        reveal: Signed,
+    ) {
+        let of = (auditor, self.order.id);
+        let draws = self
+            .auditors
+            .on_revealed(context, &mut self.journal, of, reveal);
+        for draw in draws {
+            let Some(pending) = self.auditors.pending_mut(draw.attempt) else {
+                continue;
+            };
+            let decides = self.order.spec().decides(pending.at.step);
+            let (at, claims) = (pending.at, pending.claims.clone());
+            for claim in &claims.claims {
+                let (worker, leaves) = (claim.claim.signer, &claim.leaves);
+                let count = leaves.len() as u32;
+                let (secret, entry) = (&draw.secret, &draw.entry);
+                for index in auditor::drawn(secret, entry, &worker, draw.rate, count, decides) {
+                    let leaf = &leaves[index as usize];
+                    let keys = pending.audited.entry(worker).or_default();
+                    keys.insert(leaf.key());
+                    self.audits
+                        .add_own(context.now, draw.auditor, at, (worker, leaf), &claims);
+                }
+            }
+        }
+        for settled in self.auditors.take_settled(context.now) {
+            self.tell_settled(context, settled);
+        }
+    }
+
+    fn tell_settled(&mut self, context: &mut EventContext, settled: PendingAttempt) {
+        let claims = settled.claims.claims.iter();
+        let workers: Vec<WorkerId> = claims.map(|claim| claim.claim.signer).collect();
+        self.tell_audited(context, settled.at, &workers, settled.audited);
+    }
+
+    /// Tells the workers of a final step which of their leaves may be asked for.
+    pub(super) fn tell_audited(
+        &mut self,
+        context: &mut EventContext,
+        at: PlannedStep,
+        workers: &[WorkerId],
+        mut audited: AuditedLeaves,
+    ) {
+        let job = self.order.id;
+        for worker in workers {
+            let message = ToWorker::Audited {
+                job,
+                epoch: at.epoch,
+                step: at.step,
+                leaves: audited.remove(worker).into_iter().flatten().collect(),
+            };
+            context.send(worker, message);
+        }
+    }
+
+    /// The first step with a leaf that is being audited, or may yet be drawn.
+    pub(super) fn oldest_open_step(&self) -> Option<u32> {
+        let oldest = [self.audits.oldest_step(), self.auditors.oldest_step()];
+        oldest.into_iter().flatten().min()
+    }
+}

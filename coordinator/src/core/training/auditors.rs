@@ -1,0 +1,359 @@
+//! Auditors that a job names: they commit to secrets before the work, open the one of each attempt
+//! once its claims are in the ledger, and re-run what it draws. The coordinator can foresee and
+//! choose none of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use concord_proto::auditor::{
+    self, CHAIN_MAX, Enrolment, RATE_MAX, Reveal, enrolment_digest, leads_to, reveal_digest,
+};
+use concord_proto::client::NamedAuditor;
+use concord_proto::ledger::LedgerEvent;
+use concord_proto::session::{Role, ToWorker};
+use concord_proto::{Digest, JobId, Signed, WorkerId};
+use concord_verify::training::bundle::StepClaims;
+
+use super::audits::{AuditedLeaves, PlannedStep};
+use super::journal::Journal;
+use super::{EventContext, PersistedAuditor, SessionId, Time};
+
+/// An auditor that does not open a secret for this long is not waited for: the attempt is unsettled
+/// for it.
+const REVEAL_US: u64 = 10_000_000;
+
+/// An auditor that does not enrol is asked again after this long.
+const ASK_AGAIN_US: u64 = 1_000_000;
+
+/// Attempts whose secrets may still come.
+const ENTRIES_MAX: usize = 4_096;
+
+/// The furthest that an enrolment may lie ahead.
+const AHEAD_MAX: u32 = 1 << 12;
+
+/// The auditors of a job, and what they have yet to open.
+#[derive(Default)]
+pub(super) struct Auditors {
+    enrolled: BTreeMap<WorkerId, EnrolledAuditor>,
+    asked: BTreeMap<WorkerId, Asked>,
+    /// Committed attempts, by number, whose secrets are awaited.
+    pending: BTreeMap<u32, PendingAttempt>,
+    /// The entries that committed the last attempts: a secret may come late.
+    entries: BTreeMap<u32, Digest>,
+}
+
+/// An auditor that stands in the ledger.
+struct EnrolledAuditor {
+    enrolment: Enrolment,
+    digest: Digest,
+    /// The last secret that it has opened, by its index in the chain.
+    opened: Option<(u32, Digest)>,
+    /// What its next reveal has to name.
+    last: Digest,
+    /// The session in which it has shown that it has its secrets.
+    session: Option<SessionId>,
+}
+
+/// When an auditor was asked to enrol.
+#[derive(Clone, Copy)]
+struct Asked {
+    session: SessionId,
+    at: Time,
+    /// How far ahead the enrolment was to be: attempts go on meanwhile.
+    ahead: u32,
+}
+
+/// A committed attempt that auditors are to draw from.
+pub(super) struct PendingAttempt {
+    pub(super) at: PlannedStep,
+    pub(super) claims: Arc<StepClaims>,
+    /// What else its workers are asked for.
+    pub(super) audited: AuditedLeaves,
+    committed: Signed,
+    entry: Digest,
+    awaited: BTreeSet<WorkerId>,
+    since: Time,
+}
+
+/// What one auditor draws from one attempt.
+pub(super) struct SecretDraw {
+    pub(super) auditor: WorkerId,
+    pub(super) attempt: u32,
+    pub(super) secret: Digest,
+    pub(super) entry: Digest,
+    pub(super) rate: u64,
+}
+
+impl Auditors {
+    pub(super) fn restore(persisted: BTreeMap<WorkerId, PersistedAuditor>) -> Self {
+        let enrolled = persisted.into_iter().filter_map(|(auditor, persisted)| {
+            let enrolment: Enrolment = persisted.enrolment.open().ok()?;
+            let opened = persisted
+                .opened
+                .and_then(|(attempt, secret)| Some((enrolment.index(attempt)?, secret)));
+            let enrolled = EnrolledAuditor {
+                digest: enrolment_digest(&persisted.enrolment),
+                enrolment,
+                opened,
+                last: persisted.last,
+                session: None,
+            };
+            Some((auditor, enrolled))
+        });
+        Self {
+            enrolled: enrolled.collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether no secret is awaited.
+    pub(super) fn are_idle(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// The first step of which a secret is awaited.
+    pub(super) fn oldest_step(&self) -> Option<u32> {
+        self.pending.values().map(|pending| pending.at.step).min()
+    }
+
+    /// The named auditors that have never enrolled.
+    pub(super) fn missing<'a>(
+        &'a self,
+        named: &'a [NamedAuditor],
+    ) -> impl Iterator<Item = WorkerId> + 'a {
+        let keys = named.iter().map(|named| named.key);
+        keys.filter(|key| !self.enrolled.contains_key(key))
+    }
+
+    /// Has named auditors that are there commit to secrets for the attempts from `next` on, of a
+    /// job of so many steps.
+    pub(super) fn ask_to_enrol(
+        &mut self,
+        context: &mut EventContext,
+        job: JobId,
+        named: &[NamedAuditor],
+        (next, steps): (u32, u32),
+    ) {
+        for NamedAuditor { key, rate } in named {
+            let member = context.members.get(key);
+            let is_auditor = member.is_some_and(|member| member.role == Role::Auditor);
+            let Some(session) = context.members.session(key).filter(|_| is_auditor) else {
+                continue;
+            };
+            let held = self.enrolled.get(key);
+            let covers = held.filter(|held| held.enrolment.index(next).is_some());
+            if covers.is_some_and(|held| held.session == Some(session)) {
+                continue;
+            }
+            let asked = self.asked.get(key).filter(|asked| asked.session == session);
+            if asked.is_some_and(|asked| context.now.since(asked.at) < ASK_AGAIN_US) {
+                continue;
+            }
+            let ahead = match asked {
+                // Before the first attempt nothing goes on meanwhile.
+                _ if next == 0 => 0,
+                None => 1,
+                Some(asked) => (2 * asked.ahead.max(1)).min(AHEAD_MAX),
+            };
+            let known = covers.map(|held| held.digest);
+            let asked = Asked {
+                session,
+                at: context.now,
+                ahead,
+            };
+            self.asked.insert(*key, asked);
+            let enrol = ToWorker::Enrol {
+                job,
+                from: next + ahead,
+                length: steps
+                    .saturating_mul(2)
+                    .saturating_add(AHEAD_MAX)
+                    .min(CHAIN_MAX),
+                rate: *rate,
+                known,
+            };
+            context.send(key, enrol);
+        }
+    }
+
+    /// An auditor commits to secrets, or shows that it still has those that it has committed to.
+    pub(super) fn on_enrolled(
+        &mut self,
+        context: &mut EventContext,
+        journal: &mut Journal,
+        named: &[NamedAuditor],
+        (auditor, job): (WorkerId, JobId),
+        signed: Signed,
+    ) {
+        let named = named.iter().find(|named| named.key == auditor);
+        let session = context.members.session(&auditor);
+        let (Some(named), Some(session)) = (named, session) else {
+            return;
+        };
+        let digest = enrolment_digest(&signed);
+        if let Some(held) = self
+            .enrolled
+            .get_mut(&auditor)
+            .filter(|held| held.digest == digest)
+        {
+            held.session = Some(session);
+            return self.ask_for_secrets(context, auditor, job);
+        }
+        let Ok(enrolment) = signed.open::<Enrolment>() else {
+            return;
+        };
+        let next = journal.next_attempt();
+        let fits = signed.signer == auditor
+            && enrolment.job == job
+            && enrolment.coordinator == context.key.public()
+            && enrolment.rate == named.rate
+            && enrolment.rate <= RATE_MAX
+            && (next..=next.saturating_add(AHEAD_MAX)).contains(&enrolment.from)
+            && (1..=CHAIN_MAX).contains(&enrolment.length);
+        if !fits {
+            // Attempts have gone on meanwhile, or it answers something else: it is asked again.
+            return;
+        }
+        journal.enrol(context, &auditor, true);
+        journal.write(context, LedgerEvent::Auditing { enrolment: signed });
+        // What it has not opened with its old secrets it cannot open with the new ones.
+        self.give_up_on(auditor);
+        let enrolled = EnrolledAuditor {
+            enrolment,
+            digest,
+            opened: None,
+            last: digest,
+            session: Some(session),
+        };
+        self.enrolled.insert(auditor, enrolled);
+    }
+
+    fn ask_for_secrets(&self, context: &mut EventContext, auditor: WorkerId, job: JobId) {
+        let awaited = self.pending.values();
+        for pending in awaited.filter(|pending| pending.awaited.contains(&auditor)) {
+            let committed = pending.committed.clone();
+            context.send(&auditor, ToWorker::Reveal { job, committed });
+        }
+    }
+
+    fn give_up_on(&mut self, auditor: WorkerId) {
+        for pending in self.pending.values_mut() {
+            pending.awaited.remove(&auditor);
+        }
+    }
+
+    /// An attempt is committed: has auditors open their secrets of it. Gives back what its workers
+    /// are asked for, where no auditor has one.
+    pub(super) fn committed(
+        &mut self,
+        context: &mut EventContext,
+        (job, attempt): (JobId, u32),
+        at: PlannedStep,
+        (committed, entry): (Signed, Digest),
+        (claims, audited): (&StepClaims, AuditedLeaves),
+    ) -> Option<AuditedLeaves> {
+        self.entries.insert(attempt, entry);
+        if self.entries.len() > ENTRIES_MAX {
+            self.entries.pop_first();
+        }
+        let has_secret = |(auditor, held): (&WorkerId, &EnrolledAuditor)| {
+            let session = context.members.session(auditor);
+            let is_there = session.is_some() && held.session == session;
+            (is_there && held.enrolment.index(attempt).is_some()).then_some(*auditor)
+        };
+        let awaited: BTreeSet<WorkerId> = self.enrolled.iter().filter_map(has_secret).collect();
+        if awaited.is_empty() {
+            return Some(audited);
+        }
+        for auditor in &awaited {
+            let committed = committed.clone();
+            context.send(auditor, ToWorker::Reveal { job, committed });
+        }
+        let pending = PendingAttempt {
+            at,
+            claims: Arc::new(claims.clone()),
+            audited,
+            committed,
+            entry,
+            awaited,
+            since: context.now,
+        };
+        self.pending.insert(attempt, pending);
+        None
+    }
+
+    /// An auditor opens a secret: what it draws, of this attempt and of those before it whose
+    /// secrets it opens, too.
+    pub(super) fn on_revealed(
+        &mut self,
+        context: &mut EventContext,
+        journal: &mut Journal,
+        (auditor, job): (WorkerId, JobId),
+        signed: Signed,
+    ) -> Vec<SecretDraw> {
+        let (Some(held), Ok(reveal)) = (self.enrolled.get_mut(&auditor), signed.open::<Reveal>())
+        else {
+            return Vec::new();
+        };
+        let is_due = self.entries.get(&reveal.attempt) == Some(&reveal.entry);
+        let index = held.enrolment.index(reveal.attempt);
+        let (Some(index), true) = (index, is_due) else {
+            return Vec::new();
+        };
+        let (known, digest) = match held.opened {
+            Some((known, secret)) => (Some(known), secret),
+            None => (None, held.enrolment.top),
+        };
+        let fits = signed.signer == auditor
+            && (reveal.job, reveal.enrolment, reveal.previous) == (job, held.digest, held.last)
+            && leads_to(&reveal.secret, index, known, &digest);
+        if !fits {
+            let who = auditor.short();
+            tracing::warn!("auditor {who} opens another secret than it has committed to");
+            // It is asked to commit anew.
+            self.enrolled.remove(&auditor);
+            self.give_up_on(auditor);
+            return Vec::new();
+        }
+        held.opened = Some((index, reveal.secret));
+        held.last = reveal_digest(&signed);
+        let rate = held.enrolment.rate;
+        journal.write(context, LedgerEvent::Revealed { reveal: signed });
+        let mut draws = Vec::new();
+        let (mut secret, mut of) = (reveal.secret, reveal.attempt);
+        let opened = self.pending.range_mut(..=reveal.attempt).rev();
+        for (&attempt, pending) in opened {
+            (0..of - attempt).for_each(|_| secret = auditor::before(&secret));
+            of = attempt;
+            if pending.awaited.remove(&auditor) {
+                draws.push(SecretDraw {
+                    auditor,
+                    attempt,
+                    secret,
+                    entry: pending.entry,
+                    rate,
+                });
+            }
+        }
+        draws
+    }
+
+    pub(super) fn pending_mut(&mut self, attempt: u32) -> Option<&mut PendingAttempt> {
+        self.pending.get_mut(&attempt)
+    }
+
+    /// Attempts of which no secret is awaited any more: whoever has not opened one by now is not
+    /// waited for.
+    pub(super) fn take_settled(&mut self, now: Time) -> Vec<PendingAttempt> {
+        let is_over = |_: &u32, p: &mut PendingAttempt| {
+            p.awaited.is_empty() || now.since(p.since) >= REVEAL_US
+        };
+        let over = self.pending.extract_if(.., is_over);
+        over.map(|(_, pending)| pending).collect()
+    }
+
+    /// Steps from `step` on are void: their secrets are no longer asked for.
+    pub(super) fn void(&mut self, step: u32) {
+        self.pending.retain(|_, pending| pending.at.step < step);
+    }
+}

@@ -1,0 +1,107 @@
+//! Leaves are re-run, by checkers and by the coordinator's referee.
+
+use super::*;
+
+impl World {
+    /// What a worker opens of the step of a leaf.
+    fn opened(&self, order: &AuditOrder) -> Option<Openings> {
+        let at = (order.step, order.epoch);
+        match self.processes.get(&order.worker).map(|p| &p.body) {
+            Some(Body::Worker(worker)) => worker.opened(at, order.leaf.key()),
+            _ => None,
+        }
+    }
+
+    /// Whether the worker has claimed the leaf as it is ordered.
+    fn is_claimed(&self, order: &AuditOrder) -> bool {
+        let claims = self.memory.claims.get(&order.step).into_iter();
+        let claims = claims.flat_map(|step| &step.claims);
+        let mut leaves = claims.flat_map(|claim| &claim.leaves);
+        leaves.any(|leaf| *leaf == order.leaf)
+    }
+
+    /// The referee begins a re-run.
+    pub(super) fn begin_rerun(&mut self, order: Box<AuditOrder>) {
+        assert!(
+            self.config.referee,
+            "a coordinator without a referee asks it"
+        );
+        self.refereed.push((*order).clone());
+        let done = self.now + MS + self.referee_takes;
+        self.at(done, Item::Refereed(order));
+        if std::mem::take(&mut self.dies_at_first_rerun) {
+            self.at(self.now + MS / 2, Item::Crash);
+        }
+    }
+
+    /// The coordinator's own re-run.
+    pub(super) fn referee(&mut self, order: &AuditOrder) {
+        let openings = self.opened(order).filter(|_| !self.withholds_from_referee);
+        let (finding, inputs) = match openings {
+            Some(openings) => {
+                let computed = rerun(&order.leaf, &openings);
+                let inputs = claims::inputs(&order.leaf, &openings);
+                (Finding::Differs { computed }, inputs)
+            }
+            None => {
+                let reason = "the inputs are gone".to_string();
+                (Finding::Inconclusive { reason }, Vec::new())
+            }
+        };
+        self.apply(CoreEvent::Refereed {
+            job: order.job,
+            order: order.order,
+            finding,
+            inputs,
+            is_able: !self.is_referee_small,
+        });
+    }
+
+    pub(super) fn audit(&mut self, auditor: WorkerId, order: AuditOrder) {
+        let openings = self.opened(&order);
+        let truth = openings.map(|openings| rerun(&order.leaf, &openings));
+        let (how, signer) = match &self.processes[&auditor].body {
+            Body::Worker(worker) => (Checker::Honest, worker.key.clone()),
+            Body::Checker(how, key) => (*how, (**key).clone()),
+            Body::Auditor(auditor) => (Checker::Honest, auditor.key.clone()),
+        };
+        let garbage = |port: &Port| Port {
+            digest: fake::mix("accused", &[port.digest]),
+            ..*port
+        };
+        let finding = match (how, truth) {
+            (Checker::Lazy, _) => Finding::Agrees,
+            (Checker::Evasive, _) if self.is_claimed(&order) => Finding::Agrees,
+            (Checker::Evasive, _) => Finding::Inconclusive {
+                reason: "gone".to_string(),
+            },
+            (Checker::Accuser, _) => Finding::Differs {
+                computed: order.leaf.outputs.iter().map(garbage).collect(),
+            },
+            (Checker::Honest, None) => Finding::Inconclusive {
+                reason: "gone".to_string(),
+            },
+            (Checker::Honest, Some(truth)) => {
+                let same = order.leaf.outputs.iter().all(|port| truth.contains(port));
+                if same {
+                    Finding::Agrees
+                } else {
+                    Finding::Differs { computed: truth }
+                }
+            }
+        };
+        let verdict = Verdict {
+            job: order.job,
+            step: order.step,
+            epoch: order.epoch,
+            worker: order.worker,
+            leaf: order.leaf.digest(),
+            finding,
+        };
+        let verdict = ToCoordinator::Verdict {
+            order: order.order,
+            verdict: Signed::new(&signer, &verdict),
+        };
+        self.soon(Item::Act(auditor, Act::Say(verdict)));
+    }
+}
