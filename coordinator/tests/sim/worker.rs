@@ -60,6 +60,8 @@ pub struct Worker {
     audited: BTreeMap<(u32, u32), Vec<LeafKey>>,
     pub last_claim: Option<ToCoordinator>,
     pub steps_seen: u32,
+    /// Whether what it says is altered on the way out.
+    pub is_mutant: bool,
     last_attempt: Option<u32>,
 }
 
@@ -75,6 +77,7 @@ impl Worker {
             audited: BTreeMap::new(),
             last_claim: None,
             steps_seen: 0,
+            is_mutant: false,
             last_attempt: None,
         }
     }
@@ -352,7 +355,12 @@ impl Worker {
         let first = work.first_half.as_ref().expect("a first half");
         let own = (first_half_digest(&first.signed), &first.values);
         let (spec, plan) = (&stage.spec, &stage.assignment.plan);
-        check_own_values(spec, plan, self.key.public(), scalars, own).expect("honest scalars");
+        // What a liar has sent is not what it stands for.
+        let checked = check_own_values(spec, plan, self.key.public(), scalars, own);
+        assert!(
+            checked.is_ok() || self.is_mutant,
+            "altered scalars: {checked:?}"
+        );
         let mut after = match stage.evaluates(work.step) {
             true => stage.states.clone(),
             false => fake::update(&stage.states, totals, fake::numbers(scalars)),

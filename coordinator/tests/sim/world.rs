@@ -306,6 +306,14 @@ impl World {
         self.at(at, Item::Garbage(id));
     }
 
+    /// Has a process alter what it says.
+    pub fn mutate(&mut self, id: WorkerId, mutant: Mutant) {
+        if let Some(worker) = self.worker(&id) {
+            worker.is_mutant = true;
+        }
+        self.mutants.insert(id, mutant);
+    }
+
     pub fn is_connected(&self, id: &WorkerId) -> bool {
         self.processes.get(id).is_some_and(|p| p.session.is_some())
     }

@@ -34,7 +34,9 @@ A proof shows who claims to have done the work, that the claims fit together fro
 to the last, and which pieces of work that were drawn for an audit were re-run by somebody else.
 All of that can come from one hand that has all the keys. So it is called proven only where you
 name a checker that you trust (--checker) and the coordinator that drew what it re-ran
-(--coordinator), or where this machine computes a part of the job again (--replay).
+(--coordinator), or an auditor of your own, which draws by secrets (--checker alone: its key is
+printed by `concord train --audit 1%`), or where this machine computes a part of the job again
+(--replay).
 
 With --replay, segments of the job are drawn by chance, here and now, and computed from the states
 that the proof has kept, with the model and the data that the job file names; every record must
@@ -60,8 +62,8 @@ pub struct VerifyArgs {
     /// The key that must have signed the proof or the receipt; by default any key.
     #[arg(long, value_name = "KEY")]
     coordinator: Option<String>,
-    /// The key of a checker that you trust; may be given again. Audits by others count for nothing
-    /// then.
+    /// The key of a checker or auditor that you trust; may be given again. Audits by others count
+    /// for nothing then.
     #[arg(long, value_name = "KEY")]
     checker: Vec<String>,
     /// Compute so many segments between kept states again, drawn by chance, or all.

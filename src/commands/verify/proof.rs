@@ -121,7 +121,7 @@ fn why_not(proof: &Proof) -> String {
     };
     format!(
         "signatures, chain and coverage hold, but {audits}; or compute a part again, with \
-         --replay 3 --job JOB_FILE"
+         --replay 3 --job JOB_FILE (`concord train --audit 2%` has an auditor of your own draw)"
     )
 }
 
