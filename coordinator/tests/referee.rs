@@ -8,7 +8,7 @@ use concord_proto::{Conviction, Digest, WorkerId};
 use concord_verify::training::bundle::{self, Report};
 use sim::job::{ALWAYS, job};
 use sim::lies::{Kind, Lie};
-use sim::world::{Checker, SECOND, World};
+use sim::world::{Checker, SECOND, World, key};
 
 const STEPS: u32 = 7;
 const LIMIT: u64 = 900 * SECOND;
@@ -222,6 +222,68 @@ fn words_alone_convict_nobody() {
         });
         assert_eq!(dissents.count(), 1, "{what}");
         assert!(world.refereed.is_empty());
+    }
+}
+
+/// A referee without the memory for a leaf is none for it: others give their opinion, and nobody is
+/// convicted. One accuser does not cost an honest worker its seat.
+#[test]
+fn a_referee_without_memory_leaves_it_to_others() {
+    let expected = alone();
+    for seed in 0..10 {
+        let mut world = audited(seed, (2, 1), 2);
+        world.is_referee_small = true;
+        world.join_worker(1, 0, None);
+        world.join_worker(2, 0, None);
+        let accuser = world.join_checker(201, 0, Checker::Accuser);
+        world.join_checker(202, 0, Checker::Honest);
+        let what = format!("an accuser, seed {seed}");
+        assert_eq!(finish(&mut world, &what).0, expected, "{what}");
+        assert_eq!(convictions(&world), [], "{what}");
+        assert_eq!(set_aside(&world), [accuser], "{what}");
+        assert!(!world.refereed.is_empty(), "{what}");
+    }
+    let mut world = audited(3, (1, 1), 2);
+    world.is_referee_small = true;
+    let lie = Lie {
+        kind: Kind::WrongForward,
+        from_step: 2,
+    };
+    let liar = world.join_worker(1, 0, Some(lie));
+    world.join_fast_worker(101, 0, None, 1_000);
+    for number in [201, 202] {
+        world.join_checker(number, 0, Checker::Honest);
+    }
+    assert_eq!(finish(&mut world, "a liar").0, expected);
+    assert_eq!(convictions(&world), []);
+    assert_eq!(set_aside(&world), [liar]);
+}
+
+/// Two workers differ about a norm, or one reports none that is a number: a re-run decides before
+/// the step goes on, with no checker there.
+#[test]
+fn norms_are_settled_by_the_referee_alone() {
+    let expected = alone();
+    for kind in [Kind::WrongNorm, Kind::NanNorm, Kind::InfiniteNorm] {
+        for plan in [(1, 2), (2, 1)] {
+            if (kind, plan.1) == (Kind::WrongNorm, 1) {
+                // Nobody else has a norm of the tensor.
+                continue;
+            }
+            for liar in [1, 2] {
+                let mut world = World::new(7, job(STEPS, plan, false));
+                for number in 1..=2 {
+                    let lie = Lie { kind, from_step: 2 };
+                    world.join_worker(number, 0, (number == liar).then_some(lie));
+                }
+                world.join_fast_worker(101, 0, None, 1_000);
+                let what = format!("{kind:?} by worker {liar} of {plan:?}");
+                assert_eq!(finish(&mut world, &what).0, expected, "{what}");
+                let due = [(key(liar).public(), Offence::WrongResult)];
+                assert_eq!(convictions(&world), due, "{what}:\n{}", told(&world));
+                assert_eq!(set_aside(&world), [], "{what}");
+            }
+        }
     }
 }
 

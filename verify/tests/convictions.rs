@@ -5,7 +5,7 @@ mod fixture;
 
 use concord_proto::ledger::{Finding, LedgerEvent, Offence};
 use concord_proto::*;
-use concord_verify::training::bundle::{Bundle, Report, VerifyError, verify};
+use concord_verify::training::bundle::{Bundle, Report, VerifyError, verify, verify_by};
 use fixture::*;
 
 /// Somebody who has signed nothing.
@@ -74,6 +74,10 @@ fn a_dissent_is_not_taken_back_by_a_line_that_shows_nothing() {
     let report = verify(&with(decided)).unwrap();
     assert_eq!(report.convictions_on_rerun, 3);
     assert!(report.convicted.contains(&id(STRANGER)));
+    // Who believes this very checker takes back nothing that it found.
+    let decided = false_verdict(claims, of, dissent.clone(), leaf.outputs.clone());
+    let error = verify_by(&with(decided), &[id(STRANGER)].into()).unwrap_err();
+    assert!(error.to_string().contains("another result"), "{error}");
 }
 
 /// The same by a checker that was convicted before, of something else.

@@ -256,8 +256,15 @@ mod tests {
 
     #[test]
     fn a_leaf_is_counted_with_its_layers_and_with_what_it_adds_up() {
-        let config = config();
-        let spec = job_spec(&config);
+        let config = DecoderConfig {
+            layers: 2,
+            sliding_window: vec![None; 2],
+            ..config()
+        };
+        let spec = JobSpec {
+            layers: 2,
+            ..job_spec(&config)
+        };
         let all = Layers::new(0, config.layers as u32);
         let bytes = |leaf: &Leaf| leaf_bytes(&spec, &config, 16, leaf).unwrap();
         let forward = bytes(&leaf(LeafPhase::Forward, all, 0));

@@ -1,5 +1,9 @@
 //! Leaves are re-run, by checkers and by the coordinator's referee.
 
+use concord_proto::Plan;
+use concord_proto::ledger::{LedgerEntry, LedgerEvent};
+use concord_verify::training::{ConvictionRules, check_conviction};
+
 use super::*;
 
 impl World {
@@ -18,6 +22,38 @@ impl World {
         let claims = claims.flat_map(|step| &step.claims);
         let mut leaves = claims.flat_map(|claim| &claim.leaves);
         leaves.any(|leaf| *leaf == order.leaf)
+    }
+
+    /// Demands that a conviction shows its offence to others, and that its culprit has lied.
+    pub(super) fn check_entry(&self, entry: &Signed) {
+        let entry: LedgerEntry = entry.open().expect("an entry");
+        let LedgerEvent::Convicted {
+            culprit,
+            offence,
+            conviction,
+            ..
+        } = entry.event
+        else {
+            return;
+        };
+        let spec = &self.new.submission.spec;
+        let plans: Vec<Plan> = self.memory.plans.values().cloned().collect();
+        let rules = ConvictionRules {
+            spec,
+            job: spec.id(),
+            data: &self.new.data,
+            plans: &plans,
+        };
+        if let Err(why) = check_conviction(&rules, culprit, offence, &conviction) {
+            panic!("entry {} shows nothing to others: {why}", entry.number);
+        }
+        let is_honest = match self.processes.get(&culprit).map(|p| &p.body) {
+            Some(Body::Worker(worker)) => worker.lie.is_none(),
+            Some(Body::Checker(how, _)) => *how == Checker::Honest,
+            // It is gone, and nobody knows what it was.
+            None => false,
+        };
+        assert!(!is_honest, "an honest key is convicted: {conviction:?}");
     }
 
     /// The referee begins a re-run.

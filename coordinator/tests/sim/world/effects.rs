@@ -31,9 +31,14 @@ impl World {
                 }
                 let store = &mut self.blobs;
                 self.swept.follow(&self.new, &changes, store);
-                changes
-                    .into_iter()
-                    .for_each(|change| self.memory.persist(change));
+                for change in changes {
+                    let entry = match &change {
+                        Change::Ledger { entry, .. } => Some(entry.clone()),
+                        _ => None,
+                    };
+                    self.memory.persist(change);
+                    entry.iter().for_each(|entry| self.check_entry(entry));
+                }
             }
             CoreEffect::Send { session, message } => {
                 if let ToWorker::Assign(assignment) = &message {
