@@ -1,7 +1,7 @@
 //! Leaves are re-run, by checkers and by the coordinator's referee.
 
 use concord_proto::Plan;
-use concord_proto::ledger::{LedgerEntry, LedgerEvent};
+use concord_proto::ledger::{AttemptId, LedgerEntry, LedgerEvent, entry_digest};
 use concord_verify::training::{ConvictionRules, check_conviction};
 
 use super::*;
@@ -43,17 +43,36 @@ impl World {
             job: spec.id(),
             data: &self.new.data,
             plans: &plans,
+            attempts: &self.attempts(),
         };
         if let Err(why) = check_conviction(&rules, culprit, offence, &conviction) {
             panic!("entry {} shows nothing to others: {why}", entry.number);
         }
-        let is_honest = match self.processes.get(&culprit).map(|p| &p.body) {
-            Some(Body::Worker(worker)) => worker.lie.is_none(),
-            Some(Body::Checker(how, _)) => *how == Checker::Honest,
-            // It is gone, and nobody knows what it was.
-            None => false,
-        };
+        let is_mutant = self.mutants.contains_key(&culprit);
+        let is_honest = !is_mutant
+            && match self.processes.get(&culprit).map(|p| &p.body) {
+                Some(Body::Worker(worker)) => worker.lie.is_none(),
+                Some(Body::Checker(how, _)) => *how == Checker::Honest,
+                Some(Body::Auditor(_)) => true,
+                // It is gone, and nobody knows what it was.
+                None => false,
+            };
         assert!(!is_honest, "an honest key is convicted: {conviction:?}");
+    }
+
+    /// The attempts that the ledger has.
+    fn attempts(&self) -> Vec<AttemptId> {
+        let started = |signed: &Signed| {
+            let entry: LedgerEntry = signed.open().expect("an entry");
+            match entry.event {
+                LedgerEvent::Started { attempt, .. } => Some(AttemptId {
+                    number: attempt,
+                    entry: entry_digest(signed),
+                }),
+                _ => None,
+            }
+        };
+        self.memory.ledger.iter().filter_map(started).collect()
     }
 
     /// The referee begins a re-run.
