@@ -348,11 +348,11 @@ fn a_key_that_is_convicted_meanwhile_stays_out() {
     pool.say(first, ToCoordinator::Ready { job, epoch: 1 });
     let second = pool.worker(1);
     // It signs a claim that has no leaves.
-    let plans = pool.sent.iter().filter_map(|(_, message)| match message {
+    let mut plans = pool.sent.iter().filter_map(|(_, message)| match message {
         ToWorker::Assign(assignment) => Some(assignment.plan.clone()),
         _ => None,
     });
-    let plan = plans.last().expect("a plan");
+    let plan = plans.next_back().expect("a plan");
     let half = FirstHalf {
         job,
         step: 0,
