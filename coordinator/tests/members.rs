@@ -349,12 +349,12 @@ fn a_key_that_is_convicted_meanwhile_stays_out() {
     pool.say(first, ToCoordinator::Ready { job, epoch: 1 });
     let second = pool.worker(1);
     // It signs a claim that has no leaves.
-    let plans = pool.sent.iter().filter_map(|(_, message)| match message {
+    let mut plans = pool.sent.iter().filter_map(|(_, message)| match message {
         ToWorker::Assign(assignment) => Some(assignment.plan.clone()),
         _ => None,
     });
-    let plan = plans.last().expect("a plan");
-    let started = pool.sent.iter().filter_map(|(_, message)| match message {
+    let plan = plans.next_back().expect("a plan");
+    let mut started = pool.sent.iter().filter_map(|(_, message)| match message {
         ToWorker::Step { started, .. } => Some(entry_digest(started)),
         _ => None,
     });
@@ -362,7 +362,7 @@ fn a_key_that_is_convicted_meanwhile_stays_out() {
         job,
         attempt: AttemptId {
             number: 0,
-            entry: started.last().expect("a step"),
+            entry: started.next_back().expect("a step"),
         },
         step: 0,
         epoch: plan.epoch,

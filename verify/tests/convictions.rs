@@ -8,6 +8,12 @@ use concord_proto::*;
 use concord_verify::training::bundle::{Bundle, Report, VerifyError, verify, verify_by};
 use fixture::*;
 
+/// Alters the parts of a wrong result.
+type AlterResult<'a> = dyn Fn(&mut ClaimedLeaf, &mut Vec<Vec<Digest>>, &mut Vec<Port>) + 'a;
+
+/// Alters the parts of a false verdict.
+type AlterVerdict<'a> = dyn Fn(&mut ClaimedLeaf, &mut Option<Vec<Port>>, &mut Vec<Port>) + 'a;
+
 /// Somebody who has signed nothing.
 const STRANGER: u8 = 77;
 
@@ -131,7 +137,7 @@ fn each_kind_of_conviction_holds_and_says_what_it_rests_on() {
 fn a_wrong_result_cannot_be_altered() {
     let claims = Story::early_claims();
     let (culprit, offence) = (id(LIAR), Offence::WrongResult);
-    let with = |alter: &dyn Fn(&mut ClaimedLeaf, &mut Vec<Vec<Digest>>, &mut Vec<Port>), why| {
+    let with = |alter: &AlterResult, why| {
         let mut conviction = wrong_result(&claims, 1, 0);
         let Conviction::WrongResult {
             claimed,
@@ -222,7 +228,7 @@ fn a_false_verdict_cannot_be_altered() {
     let right = verdict_on(LAZY, &claims, of, differs(others(leaf)));
     said(right, "what the verdict says");
     // The leaf of the worker, the inputs and the re-run, as in a wrong result.
-    let with = |alter: &dyn Fn(&mut ClaimedLeaf, &mut Option<Vec<Port>>, &mut Vec<Port>), why| {
+    let with = |alter: &AlterVerdict, why| {
         let mut conviction = false_verdict(&claims, of, agrees(), others(leaf));
         let Conviction::FalseVerdict {
             claimed,

@@ -338,8 +338,8 @@ fn check_broken_rule(
             check_signed_claim(&step, culprit, first, signed, leaves).err()
         }
     };
-    // What says nothing of another step, or cannot be read, shows nothing to others.
-    match broken.filter(|breach| breach.conviction.is_some()) {
+    // A half of another step is another offence, which nothing shows.
+    match broken {
         Some(breach) if breach.offence == offence => Ok(Shown::BrokenRule),
         Some(_) | None => refuse("its claim breaks no such rule"),
     }
