@@ -47,7 +47,7 @@ const fn row(keys: &'static str, treat: Treat) -> KeyRow {
 }
 
 /// Concord's own keys at the top of a file.
-pub const OWN_KEYS: [&str; 65] = [
+pub const OWN_KEYS: [&str; 66] = [
     "base_model",
     "load_in_4bit",
     "bnb_4bit_quant_type",
@@ -76,6 +76,7 @@ pub const OWN_KEYS: [&str; 65] = [
     "learning_rate",
     "lr_scheduler",
     "min_lr_ratio",
+    "loraplus_lr_ratio",
     "warmup_steps",
     "warmup_ratio",
     "optimizer",

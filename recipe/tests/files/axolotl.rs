@@ -239,7 +239,7 @@ lora_target_modules: ['q_proj']
 plugins: [axolotl.integrations.liger.LigerPlugin, my.Plugin]
 learning_rate: 1e-4
 optimizer: lion_8bit
-lr_scheduler: rex
+lr_scheduler: polynomial
 ";
     let found = job(text);
     assert_eq!(

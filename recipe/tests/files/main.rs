@@ -4,6 +4,7 @@
 mod axolotl;
 mod evaluation;
 mod others;
+mod rates;
 mod wider;
 
 use concord_recipe::{Request, Resolved, Tool, resolve};

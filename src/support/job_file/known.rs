@@ -138,7 +138,7 @@ const OPTIMIZERS: [&str; 11] = [
 const EXEMPT: [&str; 2] = ["none", "norms_and_biases"];
 
 /// The curves of the learning rate.
-pub(super) const CURVES: [&str; 7] = [
+pub(super) const CURVES: [&str; 8] = [
     "cosine",
     "linear",
     "constant",
@@ -146,6 +146,7 @@ pub(super) const CURVES: [&str; 7] = [
     "linear_from_zero",
     "constant_with_warmup",
     "inverse_sqrt",
+    "rex",
 ];
 
 /// The word for a sequence length that the data decide.
@@ -153,9 +154,9 @@ pub(super) const LONGEST: &str = "longest";
 
 /// Every key, in the order of the help page.
 #[rustfmt::skip]
-pub(super) const KEYS: [Key; 96] = [
+pub(super) const KEYS: [Key; 97] = [
     key(Job, "base_model", Model, Refused, "the model that is tuned"),
-    key(Job, "load_in_4bit", Flag, Is("false"),
+    key(Job, "load_in_4bit", Flag, Means("false, but true with adapter: qlora"),
         "whether the matrices of the layers are quantised to 4 bits as they are read: QLoRA; what \
          is trained and proven is an adapter of that model"),
     key(Job, "bnb_4bit_quant_type", Words(&["nf4", "q4_k"]), Is("nf4"),
@@ -242,8 +243,9 @@ pub(super) const KEYS: [Key; 96] = [
         nothing to learn"), "fields of rows and messages to leave out on purpose"),
     key(Dataset, "columns", Names, Means("what ignore_fields says"),
         "fields of rows to keep; all others are left out on purpose"),
-    key(Job, "adapter", Words(&["lora", "full"]), Is("lora"),
-        "what is trained: a LoRA adapter, or every weight"),
+    key(Job, "adapter", Words(&["lora", "qlora", "full"]), Is("lora"),
+        "what is trained: a LoRA adapter, one on a base of 4 bits (load_in_4bit, which it implies), \
+         or every weight"),
     key(Job, "lora_r", Whole(1, 4_096), Means("8, or that of initial_adapter"),
         "rank of the adapter"),
     key(Job, "lora_alpha", Positive, Means("16, or that of initial_adapter"),
@@ -288,10 +290,13 @@ pub(super) const KEYS: [Key; 96] = [
          step, rounded up"),
     key(Job, "learning_rate", Share(Ends::Upper), Refused, "the peak of the learning rate"),
     key(Job, "lr_scheduler", Words(&CURVES), Is("cosine"),
-        "the curve of the learning rate after the warm-up; the first three begin warm-up above 0, \
-         the others, which are those of Hugging Face, at 0"),
+        "the curve of the learning rate after the warm-up; the first three, and rex, which is \
+         Axolotl's, begin warm-up above 0, the others, which are those of Hugging Face, at 0"),
     key(Job, "min_lr_ratio", Share(Ends::Both), Is("0"),
-        "for cosine_from_zero: the share of the peak where the cosine ends"),
+        "for cosine_from_zero and rex: the share of the peak where the curve ends"),
+    key(Job, "loraplus_lr_ratio", Positive, Means("1: all tensors have one rate"),
+        "the learning rate of the matrices B of the adapter, and of what has one dimension, over \
+         that of the rest (LoRA+, whose authors propose 16)"),
     key(Job, "warmup_steps", Whole(0, STEPS_MAX), Is("0"), "steps of warm-up, at most max_steps"),
     key(Job, "warmup_ratio", Share(Ends::Both), Means("what warmup_steps says"),
         "the same, as a share of the steps, rounded up"),

@@ -21,7 +21,7 @@ fn a_key_that_is_there_has_a_value() {
     }
     assert_eq!(
         refusal("adapter", "adapter:"),
-        "job.yaml:14: `adapter` has no value, but must be one of lora, full; write `adapter: \
+        "job.yaml:14: `adapter` has no value, but must be one of lora, qlora, full; write `adapter: \
          full` to train every weight"
     );
 }
@@ -321,6 +321,6 @@ fn the_table_of_keys_is_whole() {
         ("constant", ScheduleKind::Constant),
     ] {
         let job = with("lr_scheduler", &format!("lr_scheduler: {word}")).unwrap();
-        assert_eq!(job.lr_scheduler, curve);
+        assert_eq!(job.rates.curve, curve);
     }
 }
