@@ -262,8 +262,9 @@ pub(super) const SPEED: [KeyRow; 24] = [
     row("use_tensorboard", Read("true: `report_to: tensorboard`")),
     row("logging_dir", Read("`logging_dir`, with use_tensorboard")),
     row("wandb_* use_wandb mlflow_* use_mlflow hf_mlflow_log_artifacts comet_* use_comet \
-        use_trackio trackio_* swanlab_* use_swanlab use_otel_metrics otel_* \
-        project_name logging_steps include_tokens_per_second include_tkps \
+        use_trackio trackio_* swanlab_* use_swanlab use_otel_metrics otel_* project_name",
+        gaps::TRACKERS),
+    row("logging_steps include_tokens_per_second include_tkps \
         profiler_* tensorboard_*", Idle("steps are logged in output_dir/log.jsonl")),
     row("model_type tokenizer_type processor_type type_of_model cls_model_config \
         tokenizer_use_fast tokenizer_legacy is_falcon_derived_model is_llama_derived_model \

@@ -58,6 +58,7 @@ pub(super) const ROWS: [KeyRow; 38] = [
     row("model_revision", Read("model_name_or_path is `owner/name@revision`, where it is no folder \
         here")),
     row("activation_offloading shuffle_dataset use_liger ignore_bias_buffers \
-        max_steps_per_epoch benchmark wandb_* config", Idle("it changes no result")),
+        max_steps_per_epoch benchmark config", Idle("it changes no result")),
+    row("wandb_*", gaps::TRACKERS),
     row("vision_* dataset_image_field", Refuse("texts alone are learnt: remove it")),
 ];
