@@ -211,7 +211,9 @@ fn train(stage: &mut Stage, state: &mut TrainState, batches: &TensorFile, steps:
         run.losses.push(mean_loss(&sums, targets));
         run.norms.push(scalars.grad_norm);
         *state = state
-            .updated(&device, &gradients, &settings, &scalars, |_| TensorRule::USUAL)
+            .updated(&device, &gradients, &settings, &scalars, |_| {
+                TensorRule::USUAL
+            })
             .unwrap();
         stage.refresh(&state.values()).unwrap();
     }

@@ -3,8 +3,8 @@
 mod messages;
 
 use concord_proto::{
-    CurveFromZero, EvaluationSpec, F32Bits, HeldOut, JobSpec, ModelPlace,
-    RateSchedule, ScheduleKind, TrainedTensor,
+    CurveFromZero, EvaluationSpec, F32Bits, HeldOut, JobSpec, ModelPlace, RateSchedule,
+    ScheduleKind, TrainedTensor,
 };
 use messages::Source;
 
@@ -107,11 +107,7 @@ fn curves_from_zero_are_those_of_hugging_face() {
 /// is made, so that its first rate is that of `last_step` 1, and its last one the floor.
 #[test]
 fn rex_is_that_of_axolotl() {
-    for (warmup_steps, floor, rates) in [
-        (4, 0.0, REX),
-        (4, 0.1, REX_FLOOR),
-        (0, 0.0, REX_BARE),
-    ] {
+    for (warmup_steps, floor, rates) in [(4, 0.0, REX), (4, 0.1, REX_FLOOR), (0, 0.0, REX_BARE)] {
         let kind = ScheduleKind::Rex {
             floor: floor.into(),
         };
@@ -129,8 +125,22 @@ fn rex_is_that_of_axolotl() {
     assert_eq!(all_warm.rate(20, 20), 0.0);
 }
 
-const REX: [f64; 6] = [0.00025, 0.0005, 0.001, 0.000993377483444, 0.000886075949367, 0.0];
-const REX_FLOOR: [f64; 6] = [0.00025, 0.0005, 0.001, 0.000994039735099, 0.00089746835443, 0.0001];
+const REX: [f64; 6] = [
+    0.00025,
+    0.0005,
+    0.001,
+    0.000993377483444,
+    0.000886075949367,
+    0.0,
+];
+const REX_FLOOR: [f64; 6] = [
+    0.00025,
+    0.0005,
+    0.001,
+    0.000994039735099,
+    0.00089746835443,
+    0.0001,
+];
 const REX_BARE: [f64; 6] = [
     0.000994764397906,
     0.000989010989011,
@@ -172,7 +182,10 @@ fn matrices_b_have_a_rate_of_their_own() {
         // A power of two changes no other bit.
         assert_eq!(own.get(), 16.0 * rates[step as usize].get());
     }
-    assert_eq!(spec.own_learning_rate(11, &b).unwrap().get(), 16.0 * 1e-3 * 9.0 / 16.0);
+    assert_eq!(
+        spec.own_learning_rate(11, &b).unwrap().get(),
+        16.0 * 1e-3 * 9.0 / 16.0
+    );
     spec.evaluation = Some(EvaluationSpec {
         held_out: HeldOut::Last { sequences: 1 },
         micro_batch_size: 1,

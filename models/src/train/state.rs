@@ -191,8 +191,10 @@ mod tests {
     };
 
     fn numbers(scale: f32) -> Tensor {
-        let values = (0..600).map(|i| scale * ((i * 7 % 13) as f32 - 6.5)).collect();
-        Tensor::new(vec![30, 20], values)
+        let values = (0..600)
+            .map(|i| scale * ((i * 7 % 13) as f32 - 6.5))
+            .collect::<Vec<f32>>();
+        Tensor::new(&[30, 20], values).unwrap()
     }
 
     /// Two tensors after two steps, the second with `rule`.

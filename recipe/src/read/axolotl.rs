@@ -224,7 +224,10 @@ fn schedule(b: &mut JobBuilder) -> bool {
 fn rex(b: &mut JobBuilder) -> bool {
     b.put("lr_scheduler", "rex", b.from("lr_scheduler", ""));
     if b.has("lr_scheduler_kwargs") {
-        b.idle("lr_scheduler_kwargs", "Axolotl gives them to no curve `rex`");
+        b.idle(
+            "lr_scheduler_kwargs",
+            "Axolotl gives them to no curve `rex`",
+        );
     }
     true
 }

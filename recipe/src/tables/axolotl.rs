@@ -7,7 +7,7 @@ const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 /// The job: what is trained, for how long, and how.
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 103] = [
+pub(super) const ROWS: [KeyRow; 105] = [
     row("base_model", Same("base_model")),
     row("learning_rate", Same("learning_rate")),
     row("output_dir", Same("output_dir")),
@@ -188,8 +188,7 @@ pub(super) const DATASETS: [KeyRow; 28] = [
         fields of rows that are left out on purpose")),
     row("datasets[].ds_type datasets[].trust_remote_code pretraining_dataset[].trust_remote_code",
         Idle("the kind of a file is read from it, and no code of data sets is run")),
-    row("datasets[].shards datasets[].shards_idx", Read("`weight` is 1 / shards, for the first \
-        shard")),
+    row("datasets[].shards datasets[].shards_idx", Read("`shards` and `shards_idx`")),
     row("datasets[].preprocess_shards", Idle("the data are read once, when the job is submitted")),
     row("pretraining_dataset[].skip", Unless { values: &["0", ""], set: "null",
         else_: "leave out rows with `split: train[N:]`, and remove it" }),
@@ -233,7 +232,7 @@ pub(super) const DATASETS: [KeyRow; 28] = [
 
 /// Speed, memory, logs and machines.
 #[rustfmt::skip]
-pub(super) const SPEED: [KeyRow; 24] = [
+pub(super) const SPEED: [KeyRow; 25] = [
     row("bf16 fp16 tf32 bfloat16 float16 float32 torch_dtype fp32_norms fp32_norm_classes",
         Idle("results have one arithmetic, NUMERICS.md")),
     row("attn_implementation flash_attention flash_attn_* flash_optimum xformers_attention \

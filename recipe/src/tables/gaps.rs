@@ -116,9 +116,11 @@ pub const RESUME: Treat = Unless {
 };
 
 /// Trackers of experiments, to which nothing is sent.
-pub const TRACKERS: Treat = Idle("nothing is sent to a tracker: steps are logged in \
+pub const TRACKERS: Treat = Idle(
+    "nothing is sent to a tracker: steps are logged in \
     output_dir/log.jsonl, and with TensorBoard turned on as event files, too, which W&B (`wandb \
-    sync`) and trackio (`import_tf_events`) read");
+    sync`) and trackio (`import_tf_events`) read",
+);
 
 /// Losses of other kinds.
 pub const LOSS: Treat = Unless {

@@ -4,7 +4,7 @@ use super::Treat::{Idle, Read, Same, Unless};
 use super::{KeyRow, gaps, row};
 
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 39] = [
+pub(super) const ROWS: [KeyRow; 40] = [
     row("model_name_or_path", Same("base_model")),
     row("output_dir", Read("`output_dir`; trainer_output if absent")),
     row("learning_rate", Read("`learning_rate`; 5e-5 if absent (TRL: 2e-5)")),

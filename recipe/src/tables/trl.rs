@@ -4,7 +4,7 @@ use super::Treat::{Idle, Read, Refuse, Unless};
 use super::{KeyRow, gaps, row};
 
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 38] = [
+pub(super) const ROWS: [KeyRow; 39] = [
     row("max_length max_seq_length", Read("`sequence_len`; 1024 if absent")),
     row("use_peft", Read("true: `adapter: lora`; else `adapter: full`")),
     row("lora_r", Read("`lora_r`; 16 if absent")),

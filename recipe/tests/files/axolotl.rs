@@ -302,8 +302,8 @@ learning_rate: 1e-4
         ("owner/set", Some("main"))
     );
     assert_eq!(
-        (first.revision.as_deref(), first.weight),
-        (Some("v2"), Some(0.25))
+        (first.revision.as_deref(), first.shard),
+        (Some("v2"), Some((4, 0)))
     );
     assert_eq!(first.data_files, ["a.parquet"]);
     assert_eq!(first.end_tokens, ["<|im_end|>"]);
@@ -327,8 +327,17 @@ learning_rate: 1e-4
         "{:?}",
         no.problems
     );
-    let no = job(&text.replace("shards: 4", "shards: 4\n    shards_idx: 2"));
-    assert_eq!(problems(&no), [("datasets[0].shards", None)]);
+    let third = job(&text.replace("shards: 4", "shards: 4\n    shards_idx: 2"));
+    assert_eq!(problems(&third), []);
+    assert_eq!(third.datasets[0].shard, Some((4, 2)));
+    for no in [
+        "shards: 4\n    shards_idx: 4",
+        "shards: 2.5",
+        "shards_idx: 1",
+    ] {
+        let no = job(&text.replace("shards: 4", no));
+        assert_eq!(problems(&no), [("datasets[0].shards", None)]);
+    }
 }
 
 #[test]

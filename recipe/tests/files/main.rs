@@ -3,6 +3,7 @@
 
 mod axolotl;
 mod evaluation;
+mod mix;
 mod others;
 mod rates;
 mod wider;

@@ -157,7 +157,10 @@ fn trackers_that_are_not_told_are_named_beside_those_that_are() {
     let found = job(&HANDBOOK.replace("[tensorboard]", "wandb"));
     let idle = found.idle.iter().find(|idle| idle.key == "report_to");
     let why = &idle.expect("it has no effect").why;
-    assert!(why.contains("wandb sync") && why.contains("log.jsonl"), "{why}");
+    assert!(
+        why.contains("wandb sync") && why.contains("log.jsonl"),
+        "{why}"
+    );
 }
 
 #[test]

@@ -17,11 +17,11 @@ fn rex_is_a_curve_of_axolotl_alone() {
     let text = format!("{text}cosine_min_lr_ratio: 0.1\nlr_scheduler_kwargs: {{min_lr: 1}}\n");
     let found = job(&text);
     assert_eq!(problems(&found), []);
-    values(
-        &found,
-        &[("lr_scheduler", "rex"), ("min_lr_ratio", "0.1")],
-    );
-    let idle = found.idle.iter().any(|idle| idle.key == "lr_scheduler_kwargs");
+    values(&found, &[("lr_scheduler", "rex"), ("min_lr_ratio", "0.1")]);
+    let idle = found
+        .idle
+        .iter()
+        .any(|idle| idle.key == "lr_scheduler_kwargs");
     assert!(idle, "{:?}", found.idle);
     let other = LLAMA_FACTORY.replace("lr_scheduler_type: cosine", "lr_scheduler_type: rex");
     let refused = ("lr_scheduler_type", Some("lr_scheduler_type=cosine"));
@@ -46,5 +46,8 @@ fn lora_plus_has_a_ratio_and_no_embedding() {
         assert!(idle.contains(&"loraplus_lr_ratio"), "{idle:?}");
     }
     let groups = job(&format!("{AXOLOTL}embedding_lr: 1e-5\n"));
-    assert_eq!(problems(&groups), [("embedding_lr", Some("embedding_lr=null"))]);
+    assert_eq!(
+        problems(&groups),
+        [("embedding_lr", Some("embedding_lr=null"))]
+    );
 }

@@ -90,6 +90,7 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
         signal = signals.next() => return Err(stop::early(signal)),
     };
     apart::check_base(&output_dir.canonical()?, ingested.folder.dir())?;
+    args.check_plan(&options, &ingested)?;
     let id = ingested.spec.id();
     output_dir.describe(AboutJob {
         apart_from_steps: apart_from_steps(&ingested.spec),
@@ -135,6 +136,7 @@ fn look(args: &TrainArgs, job: &JobFile, given: &GivenJob, output: &Output) -> a
     OutputDir::look(job)?;
     let ingested =
         read(job, output, args.coordinator.is_none()).map_err(|error| given.in_its_words(error))?;
+    args.check_plan(&args.options(job)?, &ingested)?;
     if let Ok(dir) = job.output_dir.canonicalize() {
         apart::check_base(&dir, ingested.folder.dir())?;
     }
@@ -434,8 +436,8 @@ impl Run<'_> {
         };
         if goes_on && !self.is_local && !self.output.is_json() {
             eprintln!(
-                "the coordinator has this job already: it keeps its audit rates and, while it has \
-                 one, its plan, and options of this command change neither"
+                "the coordinator has this job already: it keeps its audit rates, and of the \
+                 options of this command only another --plan counts, once there are workers for it"
             );
         }
         let request = ClientRequest::Submit(Box::new(submission));

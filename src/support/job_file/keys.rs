@@ -434,6 +434,7 @@ fn holds(value: &Value, allowed: Allowed) -> bool {
         Allowed::Positive | Allowed::NotNegative | Allowed::ShareOrCount | Allowed::Share(_) => {
             real(value, allowed).is_some()
         }
+        Allowed::Shares => modules::shares(value).is_some(),
         Allowed::Mappings => {
             let items = value.as_sequence();
             items.is_some_and(|items| items.iter().all(Value::is_mapping))

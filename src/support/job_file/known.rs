@@ -58,6 +58,8 @@ pub(super) enum Allowed {
     Ranks,
     /// A mapping from expressions to numbers above 0.
     Alphas,
+    /// Numbers above 0 that add up to 1.
+    Shares,
     /// A list of mappings.
     Mappings,
     Mapping,
@@ -154,7 +156,7 @@ pub(super) const LONGEST: &str = "longest";
 
 /// Every key, in the order of the help page.
 #[rustfmt::skip]
-pub(super) const KEYS: [Key; 97] = [
+pub(super) const KEYS: [Key; 101] = [
     key(Job, "base_model", Model, Refused, "the model that is tuned"),
     key(Job, "load_in_4bit", Flag, Means("false, but true with adapter: qlora"),
         "whether the matrices of the layers are quantised to 4 bits as they are read: QLoRA; what \
@@ -163,7 +165,8 @@ pub(super) const KEYS: [Key; 97] = [
         "the format of load_in_4bit: bitsandbytes' NF4, or GGUF's Q4_K"),
     key(Job, "load_in_8bit", Flag, Is("false"), "the same, to 8 bits: GGUF's Q8_0"),
     key(Job, "datasets", Mappings, Refused,
-        "the data, one mapping for each data set; they are joined in this order"),
+        "the data, one mapping for each data set; they are joined in this order, unless \
+        mix_strategy says otherwise"),
     key(Dataset, "path", Path, Refused,
         "a file, a folder of files, a pattern with * and ?, or owner/name of the Hugging Face hub; \
         rows are read from .jsonl, .json, .csv, .tsv and (with the feature `parquet`) .parquet; \
@@ -190,6 +193,9 @@ pub(super) const KEYS: [Key; 97] = [
         those files that have the word in their names"),
     key(Dataset, "weight", Share(Ends::Upper), Is("1"),
         "the share of these rows that is drawn, by seed; rounded down"),
+    key(Dataset, "shards", Whole(1, u32::MAX), Is("1"),
+        "into how many parts these rows are divided, after a shuffle by seed; one is taken"),
+    key(Dataset, "shards_idx", Whole(0, u32::MAX), Is("0"), "which one, from 0"),
     key(Dataset, "max_samples", Whole(1, u32::MAX), Means("all rows"),
         "so many of these rows, the first"),
     key(Dataset, "field", Text, Is("text"),
@@ -243,6 +249,12 @@ pub(super) const KEYS: [Key; 97] = [
         nothing to learn"), "fields of rows and messages to leave out on purpose"),
     key(Dataset, "columns", Names, Means("what ignore_fields says"),
         "fields of rows to keep; all others are left out on purpose"),
+    key(Job, "mix_strategy", Words(&["concat", "interleave_under", "interleave_over"]),
+        Is("concat"),
+        "how data sets are put together: joined; or alternating, sequence by sequence, until one \
+        is taken whole, or until all are, where those that end earlier begin anew"),
+    key(Job, "interleave_probs", Shares, Means("they take turns"),
+        "how often each data set is next, drawn by seed"),
     key(Job, "adapter", Words(&["lora", "qlora", "full"]), Is("lora"),
         "what is trained: a LoRA adapter, one on a base of 4 bits (load_in_4bit, which it implies), \
          or every weight"),
@@ -433,6 +445,7 @@ impl fmt::Display for Allowed {
             Share(Ends::Upper) => f.write_str("above 0, and at most 1"),
             Share(Ends::Both) => f.write_str("from 0 to 1"),
             Bits => f.write_str("one of 8, 14 and 16 (bits)"),
+            Shares => f.write_str("a list of numbers above 0 that add up to 1"),
             Mappings => f.write_str("a list of mappings"),
             Mapping => f.write_str("a mapping of keys"),
         }

@@ -21,7 +21,7 @@ mod translate;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use concord_data::DatasetSource;
+use concord_data::{DatasetSource, Mix};
 use concord_kernels::packed::QuantFormat;
 use concord_models::config::{DecoderConfig, LoraSpec};
 use concord_models::decoder::{Trainable, TrainableTensor};
@@ -67,6 +67,8 @@ pub struct JobFile {
     pub base_model: String,
     /// At least one; a `tokens` file is the only one.
     pub datasets: Vec<DatasetSource>,
+    /// How they alternate; `None` where they are joined.
+    pub mix: Option<Mix>,
     /// What is trained.
     pub adapter: AdapterKind,
     /// Whether the file has no `adapter`.
@@ -180,6 +182,7 @@ impl JobFile {
             z_loss: keys.number("z_loss")?,
             seed,
             shuffle: datasets::shuffle(&keys, &datasets)?,
+            mix: datasets::mix(&keys, datasets.len())?,
             datasets,
             output_dir: keys.path("output_dir")?.into(),
             save_total_limit: keys.whole("save_total_limit")?,
@@ -237,9 +240,10 @@ impl JobFile {
 
     /// Refuses keys of LoRA in a full fine-tune, where they would have no effect.
     fn check_adapter(&self, keys: &Keys) -> anyhow::Result<()> {
-        let lora = lora::KEYS
-            .into_iter()
-            .chain(["lora_dropout", "initial_adapter", "loraplus_lr_ratio"]);
+        let lora =
+            lora::KEYS
+                .into_iter()
+                .chain(["lora_dropout", "initial_adapter", "loraplus_lr_ratio"]);
         let idle = { lora }.find(|key| keys.has(key));
         match (self.adapter, idle) {
             (AdapterKind::Full, Some(key)) => bail!(
@@ -334,7 +338,11 @@ fn load_in(
 ) -> anyhow::Result<Option<QuantFormat>> {
     let (four, eight) = (keys.flag_if("load_in_4bit")?, keys.flag("load_in_8bit")?);
     if is_qlora && (eight || four == Some(false)) {
-        let key = if eight { "load_in_8bit" } else { "load_in_4bit" };
+        let key = if eight {
+            "load_in_8bit"
+        } else {
+            "load_in_4bit"
+        };
         bail!(
             "{}: `{key}` is {eight}, but `adapter: qlora` is LoRA on a base of 4 bits; remove \
              `{key}`, or set `adapter: lora`",

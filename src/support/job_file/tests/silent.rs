@@ -327,7 +327,12 @@ fn the_table_of_keys_is_whole() {
 
 #[test]
 fn trackers_are_refused_with_what_there_is_in_their_place() {
-    for more in ["report_to: wandb", "report_to: trackio", "wandb_project: mine", "run_name: a"] {
+    for more in [
+        "report_to: wandb",
+        "report_to: trackio",
+        "wandb_project: mine",
+        "run_name: a",
+    ] {
         let error = refusal("", more);
         let words = ["log.jsonl", "report_to: tensorboard", "wandb sync"];
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
