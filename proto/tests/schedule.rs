@@ -54,6 +54,7 @@ fn no_bit_of_a_rate_changes() {
         (from_zero(CurveFromZero::Linear), 0x6d03_500e_d454_5057),
         (from_zero(CurveFromZero::Constant), 0x86dc_a360_13f5_4bc5),
         (from_zero(CurveFromZero::InverseSqrt), 0x761f_e95d_a77c_f3d9),
+        (ScheduleKind::Rex { floor }, 0x3749_958c_3c98_5799),
     ] {
         assert_eq!(digest(kind), expected, "{kind:?}");
     }
@@ -115,7 +116,7 @@ fn rex_is_that_of_axolotl() {
         for (step, expected) in [0, 1, 3, 4, 12, 19].into_iter().zip(rates) {
             let got = f64::from(schedule.rate(step, 20));
             assert!(
-                (got - expected).abs() < 1e-10,
+                (got - expected).abs() < 2e-10,
                 "{warmup_steps}, {floor} at {step}: {got} {expected}"
             );
         }

@@ -52,8 +52,11 @@ fn a_job_of_a_coordinator_goes_on_under_its_plan_where_another_is_refused() {
     let train = ["--json", "train", &job.file, "--coordinator", url];
     let mut first = Running::start(&train);
     first.until(|object| object["event"] == "submitted");
+    // The same job into another folder: the first one is in use.
+    let again = home.job("other", 3, MORE);
+    let again = ["--json", "train", &again.file, "--coordinator", url];
     for (options, words) in IMPOSSIBLE {
-        run(&[&train[..], options].concat()).refused(&[words]);
+        run(&[&again[..], options].concat()).refused(&[words]);
     }
     let jobs = run(&["--json", "jobs", "--coordinator", url]).good();
     let states: Vec<&Value> = jobs

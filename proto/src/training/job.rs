@@ -169,7 +169,7 @@ pub enum Order {
 
 /// The learning rate over the steps. At step s, counted from 0: `(s + 1) / warmup` of the peak
 /// during warm-up, or `s / warmup` for the curves that begin at 0; then the curve over
-/// `(s - warmup) / (steps - warmup)`.
+/// `(s - warmup) / (steps - warmup)`. Encoded by hand, because of its first field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateSchedule {
     /// The rate of matrices B, and of what has one dimension, over that of the rest (LoRA+), not 1.

@@ -25,8 +25,9 @@ const LEN: usize = 2_048;
 #[derive(clap::Args)]
 #[command(
     after_help = "What is learnt is green on a terminal, and between \u{ab} and \u{bb} \
-elsewhere. Of a job with sample_packing the packed sequences are shown, with a line where each
-document begins. Nothing is written.
+elsewhere. Of a job
+with sample_packing the packed sequences are shown, with a line where each document begins. Nothing
+is written.
 
 Examples:
   concord data preview job.yaml

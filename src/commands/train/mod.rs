@@ -251,10 +251,9 @@ impl Run<'_> {
         };
         let stopped = tokio::select! {
             stopped = ends => stopped,
-            // A second signal ends the command at once.
-            signal = signals.next() => return match done {
+            second = stop::cut_short(signals, done.is_err()) => return match done {
                 Ok(done) => done,
-                Err(_) => Err(self.stopped(signal, None)),
+                Err(first) => Err(self.stopped(second.unwrap_or(first), None)),
             },
         };
         match done {
@@ -361,7 +360,7 @@ impl Run<'_> {
         tell_failure(self.write_report(output_dir, &log, &object));
         output_dir.finish(&object)?;
         log.finish(&object);
-        self.output.result(&in_words(&object), &object);
+        self.output.result(&completed::in_words(&object), &object);
         Ok(())
     }
 
@@ -462,39 +461,4 @@ fn tell_failure(outcome: anyhow::Result<()>) {
     if let Err(why) = outcome {
         eprintln!("{}", crate::support::output::in_words(&why));
     }
-}
-
-/// A result as text.
-fn in_words(result: &Value) -> String {
-    let text = |key: &str| result[key].as_str().unwrap_or_default();
-    let number = |key: &str| result[key].as_f64().unwrap_or_default();
-    let count = |key: &str, noun: &str| counted(result[key].as_u64().unwrap_or_default(), noun);
-    let unaudited = match (result["audits"].as_u64(), result["inconclusive"].as_u64()) {
-        (Some(0), Some(1..)) => {
-            "\nwarning: no checker could audit any of the work that was drawn: the proof shows who \
-             signed what, and not that it is right"
-        }
-        (Some(0), _) => {
-            "\nwarning: no work was drawn for an audit (--audit-rate, --audit-rate-new): the proof \
-             shows who signed what, and not that it is right"
-        }
-        _ => "",
-    };
-    let evaluated = completed::evaluated_in_words(result);
-    format!(
-        "done: {}, loss {:.4}{evaluated}, {:.0} tokens/s, {} agreed{}{unaudited}\nhash   {}\n\
-         output {}\nproof  {}  (check it with `concord verify {}`)",
-        count("steps", "step"),
-        number("loss"),
-        number("tokens_per_second"),
-        count("audits", "audit"),
-        match result["inconclusive"].as_u64().unwrap_or_default() {
-            0 => String::new(),
-            count => format!(", {count} could not be re-run"),
-        },
-        text("record_digest"),
-        text("output_dir"),
-        text("bundle"),
-        text("bundle")
-    )
 }

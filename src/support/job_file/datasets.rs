@@ -150,12 +150,13 @@ fn dataset(keys: &Keys) -> anyhow::Result<DatasetSource> {
 
 /// The part of the rows that is taken.
 fn shard(keys: &Keys) -> anyhow::Result<Option<Shard>> {
-    let Some(of) = keys.whole_if("shards")? else {
+    let of = keys.whole("shards")?;
+    if !keys.has("shards") {
         return match keys.has("shards_idx") {
             true => Err(keys.idle("shards_idx", "without `shards`")),
             false => Ok(None),
         };
-    };
+    }
     if keys.has("weight") {
         return Err(keys.idle("weight", "beside `shards`"));
     }
