@@ -1,4 +1,4 @@
-//! Rates of some tensors, and curves, that only some tools have: one hash on every cut, and a proof.
+//! Rates of some tensors, and curves, that only some tools have: one hash on every cut, a proof.
 
 use std::fs;
 

@@ -327,7 +327,15 @@ learning_rate: 1e-4
         "{:?}",
         no.problems
     );
-    let third = job(&text.replace("shards: 4", "shards: 4\n    shards_idx: 2"));
+}
+
+#[test]
+fn parts_of_rows_have_a_number() {
+    let with = |shards: &str| {
+        let path = "path: rows.jsonl";
+        job(&AXOLOTL.replace(path, &format!("{path}\n    {shards}")))
+    };
+    let third = with("shards: 4\n    shards_idx: 2");
     assert_eq!(problems(&third), []);
     assert_eq!(third.datasets[0].shard, Some((4, 2)));
     for no in [
@@ -335,8 +343,7 @@ learning_rate: 1e-4
         "shards: 2.5",
         "shards_idx: 1",
     ] {
-        let no = job(&text.replace("shards: 4", no));
-        assert_eq!(problems(&no), [("datasets[0].shards", None)]);
+        assert_eq!(problems(&with(no)), [("datasets[0].shards", None)], "{no}");
     }
 }
 

@@ -256,8 +256,8 @@ pub(super) const KEYS: [Key; 101] = [
     key(Job, "interleave_probs", Shares, Means("they take turns"),
         "how often each data set is next, drawn by seed"),
     key(Job, "adapter", Words(&["lora", "qlora", "full"]), Is("lora"),
-        "what is trained: a LoRA adapter, one on a base of 4 bits (load_in_4bit, which it implies), \
-         or every weight"),
+        "what is trained: a LoRA adapter, one on a base of 4 bits (load_in_4bit, which it \
+         implies), or every weight"),
     key(Job, "lora_r", Whole(1, 4_096), Means("8, or that of initial_adapter"),
         "rank of the adapter"),
     key(Job, "lora_alpha", Positive, Means("16, or that of initial_adapter"),

@@ -21,8 +21,8 @@ fn a_key_that_is_there_has_a_value() {
     }
     assert_eq!(
         refusal("adapter", "adapter:"),
-        "job.yaml:14: `adapter` has no value, but must be one of lora, qlora, full; write `adapter: \
-         full` to train every weight"
+        "job.yaml:14: `adapter` has no value, but must be one of lora, qlora, full; write \
+         `adapter: full` to train every weight"
     );
 }
 
