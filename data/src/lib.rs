@@ -34,6 +34,7 @@ mod load;
 mod loader;
 mod maker;
 mod messages;
+mod mix;
 mod names;
 #[cfg(feature = "parquet")]
 mod parquet_rows;
@@ -58,7 +59,8 @@ pub use guess::{first_row, guess};
 pub use load::Loaded;
 pub use loader::DataLoader;
 pub use maker::CLOCK;
+pub use mix::{Mix, MixEnd, MixedPlace};
 pub use sequences::{DataCounts, Grouping, SequenceView, Sequences};
-pub use source::{DatasetKind, DatasetSource, ExcessLength, HubChoice, TrainedEnds};
+pub use source::{DatasetKind, DatasetSource, ExcessLength, HubChoice, Shard, TrainedEnds};
 pub use split::RowSplit;
 pub use utf8::utf8;

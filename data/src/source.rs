@@ -174,6 +174,15 @@ pub struct HubChoice {
     pub data_files: Vec<String>,
 }
 
+/// One of the parts of equal size into which the rows are divided after a shuffle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// How many parts there are.
+    pub of: u32,
+    /// Which one is taken, from 0.
+    pub index: u32,
+}
+
 /// A data set of a job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DatasetSource {
@@ -223,7 +232,9 @@ pub struct DatasetSource {
     pub split: Option<RowSplit>,
     /// The share of these rows that is drawn, in (0, 1].
     pub weight: Option<f64>,
-    /// The seed of that draw.
+    /// The part of these rows that is taken; never beside a share.
+    pub shard: Option<Shard>,
+    /// The seed of that draw, or of the shuffle before rows are divided.
     pub seed: u64,
     /// Only so many rows are taken, the first ones of these.
     pub max_samples: Option<u32>,
@@ -281,6 +292,7 @@ impl DatasetSource {
             },
             split: None,
             weight: None,
+            shard: None,
             seed: 42,
             max_samples: None,
             hub: HubChoice::default(),
@@ -293,7 +305,8 @@ impl DatasetSource {
 
     /// Whether a part or a share of the rows is taken.
     pub(crate) fn selects(&self) -> bool {
-        self.weight.is_some() || self.split.as_ref().is_some_and(RowSplit::is_part)
+        let is_drawn = self.weight.is_some() || self.shard.is_some();
+        is_drawn || self.split.as_ref().is_some_and(RowSplit::is_part)
     }
 
     /// The error that this data set cannot be used as a whole.

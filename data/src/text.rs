@@ -140,8 +140,8 @@ fn read(
     let is_mixed = texts > 0 && texts < paths.len();
     if is_mixed && source.selects() {
         return Err(source.fail(
-            "it has both texts and files of rows, so `split` and `weight` do not say what is \
-             taken: name them as two data sets, by patterns such as *.txt and *.jsonl",
+            "it has both texts and files of rows, so `split`, `weight` and `shards` do not say \
+             what is taken: name them as two data sets, by patterns such as *.txt and *.jsonl",
         ));
     }
     let mut each = |row: &rows::Row, documents: &mut Documents| {

@@ -14,7 +14,8 @@ use concord_models::decoder::{
 use concord_models::generate::Generator;
 use concord_models::peft::Adapter;
 use concord_models::train::{
-    MomentForm, OptimizerSettings, StepRule, StepScalars, TrainState, gradient_norm, mean_loss,
+    MomentForm, OptimizerSettings, StepRule, StepScalars, TensorRule, TrainState, gradient_norm,
+    mean_loss,
 };
 use concord_models::weights::{ModelFolder, TensorFile};
 use concord_proto::{RateSchedule, ScheduleKind};
@@ -170,6 +171,7 @@ fn train(stage: &mut Stage, state: &mut TrainState, batches: &TensorFile, steps:
         max_grad_norm: 1.0,
     };
     let schedule = RateSchedule {
+        b_ratio: None,
         kind: ScheduleKind::Cosine,
         learning_rate: 1e-3.into(),
         warmup_steps: 5,
@@ -209,7 +211,9 @@ fn train(stage: &mut Stage, state: &mut TrainState, batches: &TensorFile, steps:
         run.losses.push(mean_loss(&sums, targets));
         run.norms.push(scalars.grad_norm);
         *state = state
-            .updated(&device, &gradients, &settings, &scalars, |_| true)
+            .updated(&device, &gradients, &settings, &scalars, |_| {
+                TensorRule::USUAL
+            })
             .unwrap();
         stage.refresh(&state.values()).unwrap();
     }

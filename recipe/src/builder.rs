@@ -103,6 +103,15 @@ impl<'a> JobBuilder<'a> {
         self.typed(key, "a list of names", names)
     }
 
+    /// Numbers: a list, or a text with commas.
+    pub fn numbers(&mut self, key: &str) -> Option<Vec<f64>> {
+        self.typed(key, "a list of numbers", |value| match value {
+            Value::String(text) => text.split(',').map(|one| one.trim().parse().ok()).collect(),
+            Value::Sequence(items) => items.iter().map(number).collect(),
+            _ => None,
+        })
+    }
+
     /// The source of a value that comes from `key`.
     pub fn from(&self, key: &str, how: &str) -> ValueSource {
         ValueSource {

@@ -117,6 +117,8 @@ pub struct Dataset {
     pub max_rows: Option<u64>,
     /// The share of its rows that is taken, after a shuffle.
     pub weight: Option<f64>,
+    /// Into how many parts its rows are divided after a shuffle, and which one is taken.
+    pub shard: Option<(u64, u64)>,
     /// Fields of rows that are left out on purpose.
     pub ignored: Vec<String>,
     /// The fields of rows that are kept, where the file names them; all others are left out.
@@ -154,6 +156,7 @@ impl Dataset {
             too_long: TooLong::Truncate,
             max_rows: None,
             weight: None,
+            shard: None,
             ignored: Vec::new(),
             columns: Vec::new(),
             end_tokens: Vec::new(),

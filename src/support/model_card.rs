@@ -19,7 +19,7 @@ const PROOF: &str = "proof";
 
 /// Settings that the proof does not have in the words of a job file: those of them are shown that
 /// are not as they are without the key. The first three always are, where they have a value.
-const SHOWN: [&str; 17] = [
+const SHOWN: [&str; 18] = [
     "optimizer",
     "lr_scheduler",
     "lora_alpha",
@@ -32,6 +32,7 @@ const SHOWN: [&str; 17] = [
     "lora_alpha_pattern",
     "lora_exclude_modules",
     "peft_layers_to_transform",
+    "loraplus_lr_ratio",
     "neftune_noise_alpha",
     "label_smoothing_factor",
     "z_loss",

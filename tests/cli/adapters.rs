@@ -143,6 +143,19 @@ fn shapes_that_fit_nothing_are_refused_by_name() {
     }
 }
 
+/// A server of a model with an adapter beside it.
+fn beside(model: &TinyModel, adapter: &Path) -> Ran {
+    let adapter = format!("mine={}", adapter.display());
+    let base = [
+        "serve",
+        "--model",
+        arg(model.dir()),
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    concord([&base[..], &["--adapter", &adapter]].concat())
+}
+
 /// Copies of the ends and of norms are trained beside the adapter, and come out with it.
 #[test]
 fn modules_are_trained_whole_beside_an_adapter() {
@@ -175,6 +188,7 @@ fn modules_are_trained_whole_beside_an_adapter() {
     assert_eq!(config(&model.file("next"))["modules_to_save"], saved);
     concord(["serve", "--model", arg(&out), "--listen", "127.0.0.1:0"])
         .refused(&["modules_to_save", "merge"]);
+    beside(&model, &out).refused(&["modules_to_save", "concord merge"]);
     let none = "lora_modules_to_save: [score]";
     train(&model, "refused", none, &[]).refused(&["`lora_modules_to_save` has score", "lm_head"]);
 }
@@ -223,6 +237,7 @@ fn trained_magnitudes_have_one_hash_a_proof_and_a_use() {
     train(&model, "other", &other, &[]).refused(&["peft_use_dora", "initial adapter"]);
     concord(["serve", "--model", arg(&out), "--listen", "127.0.0.1:0"])
         .refused(&["DoRA", "concord merge"]);
+    beside(&model, &out).refused(&["DoRA", "concord merge"]);
 
     let path = out.join("adapter_config.json");
     let text = fs::read_to_string(&path).unwrap();

@@ -18,7 +18,7 @@ fn a_mistake_is_named_with_its_line() {
     train("base_model: m\nlora_rr: 8\n")
         .refused(&["job.yaml:2: unknown key `lora_rr`: did you mean `lora_r`?"]);
     train("base_model: m\n").refused(&["job.yaml: the key `datasets` is missing"]);
-    train("adapter: qlora\n").refused(&["job.yaml:1: `adapter` is \"qlora\", but must be one of"]);
+    train("adapter: dora\n").refused(&["job.yaml:1: `adapter` is \"dora\", but must be one of"]);
     train("max_steps: [\n").refused(&["job.yaml: not valid YAML"]);
     train("").refused(&["the job file is empty"]);
 }

@@ -9,6 +9,7 @@ mod jobs;
 mod local_pool;
 mod metrics;
 mod output_dir;
+mod resubmitted;
 mod running;
 #[path = "../cli/tiny_model.rs"]
 #[allow(dead_code)]

@@ -13,6 +13,7 @@ use super::outbox::Outbox;
 use super::reported::reported;
 use super::time::Time;
 use super::{Core, Mode};
+use crate::planner;
 
 impl Core {
     pub(super) fn on_asked(
@@ -142,6 +143,11 @@ fn refusal(new: &NewJob) -> Option<String> {
     let (spec, options) = (&new.submission.spec, &new.submission.options);
     if let Err(why) = spec.validate() {
         return Some(why.to_string());
+    }
+    // Also of a job that is known: it would go over to another plan, and never to this one.
+    let (plan, profile) = (&options.plan, &new.submission.profile);
+    if let Err(why) = planner::check_choice(plan, spec.layers, spec.microbatches, profile) {
+        return Some(format!("the plan: {why}"));
     }
     let tensors = spec.trainable.len();
     if let Err(why) = spec.check_data(&new.data) {

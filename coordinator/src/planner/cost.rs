@@ -392,31 +392,8 @@ fn check_choice(request: &PlanRequest) -> Result<(Option<PlanShape>, Option<Vec<
     else {
         return Ok((None, None));
     };
+    super::choice::check(request.choice, request.layers, request.microbatches)?;
     let (stages, replicas) = (*stages, *replicas);
-    let (layers, microbatches) = (request.layers, request.microbatches);
-    if stages == 0 || replicas == 0 {
-        return Err(PlanError::EmptyPlan { stages, replicas });
-    }
-    if stages > layers {
-        return Err(PlanError::TooManyStages { stages, layers });
-    }
-    if replicas > microbatches {
-        return Err(PlanError::TooManyReplicas {
-            replicas,
-            microbatches,
-        });
-    }
-    let dealt: u64 = shares.iter().copied().map(u64::from).sum();
-    let fits = shares.len() == replicas as usize
-        && dealt == u64::from(microbatches)
-        && !shares.contains(&0);
-    if !shares.is_empty() && !fits {
-        return Err(PlanError::Shares {
-            shares: shares.clone(),
-            replicas,
-            microbatches,
-        });
-    }
     if u64::from(stages) * u64::from(replicas) > request.devices.len() as u64 {
         return Err(PlanError::TooFewWorkers {
             stages,

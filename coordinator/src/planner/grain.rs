@@ -32,7 +32,7 @@ impl Grain {
     }
 
     /// About twice as many parts, where that can be.
-    fn finer(self) -> Option<Self> {
+    pub(super) fn finer(self) -> Option<Self> {
         let parts = self.parts.saturating_mul(2).min(self.experts);
         let finer = Self { parts, ..self };
         (parts > self.parts && finer.units() <= UNITS_MAX).then_some(finer)

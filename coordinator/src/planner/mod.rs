@@ -10,6 +10,7 @@
 
 #[cfg(test)]
 mod brute_force;
+mod choice;
 mod cost;
 mod error;
 mod grain;
@@ -26,6 +27,7 @@ mod tests;
 use concord_proto::client::{ModelProfile, PlanChoice};
 use concord_proto::{JobId, Plan, Replica, WorkerId};
 
+pub use choice::check_choice;
 use cost::{Candidate, Problem};
 pub use error::PlanError;
 use grain::Grain;

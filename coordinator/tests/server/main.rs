@@ -3,6 +3,7 @@
 mod access;
 mod addresses;
 mod blobs;
+mod plans;
 #[path = "../sim/mod.rs"]
 mod sim;
 

@@ -119,6 +119,7 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
             max_grad_norm: one,
         },
         schedule: RateSchedule {
+            b_ratio: None,
             kind: ScheduleKind::Constant,
             learning_rate: one,
             warmup_steps: 0,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use concord_data::{DataError, DatasetKind, DatasetSource};
+use concord_data::{DataError, DatasetKind, DatasetSource, Shard};
 use serde_json::{Value, json};
 
 use crate::fixtures::{Model, says, taught};
@@ -57,6 +57,22 @@ fn parts_shares_and_numbers_of_rows_are_taken_one_after_the_other() {
     assert!(none.is_err());
     let none = taken(|source| source.weight = Some(0.05)).unwrap_err();
     says(none, &["`weight: 0.05` takes none of its 10 rows"]);
+    let shard = |of, index| taken(|source| source.shard = Some(Shard { of, index }));
+    let mut all: Vec<char> = (0..4)
+        .flat_map(|i| shard(4, i).unwrap().chars().collect::<Vec<_>>())
+        .collect();
+    all.sort_unstable();
+    assert_eq!(all, ('a'..='j').collect::<Vec<_>>());
+    assert_eq!(shard(4, 0).unwrap().len(), 3);
+    assert_ne!(
+        shard(2, 0).unwrap(),
+        "abcde",
+        "rows are shuffled before they are divided"
+    );
+    says(
+        shard(11, 10).unwrap_err(),
+        &["`shards: 11, shards_idx: 10` takes none of its 10 rows"],
+    );
     let none = taken(|source| source.split = Some("test".parse().unwrap())).unwrap_err();
     says(none, &["the split `train`, and not `test`"]);
 }

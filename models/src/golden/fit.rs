@@ -16,8 +16,8 @@ use crate::decoder::{
     Trainable, TrainableTensor,
 };
 use crate::train::{
-    MomentForm, OptimizerSettings, StepRule, StepScalars, TrainState, gradient_norm, lora_init,
-    mean_loss,
+    MomentForm, OptimizerSettings, StepRule, StepScalars, TensorRule, TrainState, gradient_norm,
+    lora_init, mean_loss,
 };
 
 /// Key of weights and tokens of the golden fine-tunes.
@@ -228,7 +228,7 @@ impl FineTuneRun {
         };
         self.state = self
             .state
-            .updated(device, &gradients, &ADAM, &scalars, |_| true)?;
+            .updated(device, &gradients, &ADAM, &scalars, |_| TensorRule::USUAL)?;
         self.stage.refresh(&self.state)?;
         self.steps += 1;
         let loss = mean_loss(&sums, targets);

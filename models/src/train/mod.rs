@@ -9,5 +9,5 @@ mod state;
 pub use held::{StateTensor, StepScalars};
 pub use init::lora_init;
 pub use moment::{Moment, MomentForm};
-pub use optimizer::{OptimizerSettings, StepRule};
+pub use optimizer::{OptimizerSettings, StepRule, TensorRule};
 pub use state::{TrainState, gradient_norm, mean_loss};

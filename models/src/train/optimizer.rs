@@ -45,6 +45,23 @@ pub enum StepRule {
     },
 }
 
+/// What of a step is a tensor's own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TensorRule {
+    /// Whether weight decay acts on it.
+    pub decays: bool,
+    /// Its learning rate, where that is not the step's.
+    pub learning_rate: Option<f32>,
+}
+
+impl TensorRule {
+    /// A tensor like all others.
+    pub const USUAL: Self = Self {
+        decays: true,
+        learning_rate: None,
+    };
+}
+
 /// What one step does with every element.
 #[derive(Clone, Copy)]
 pub(super) enum RuleStep {
@@ -99,12 +116,16 @@ impl RuleStep {
         }
     }
 
-    /// The same without weight decay.
-    pub(super) fn without_decay(mut self) -> Self {
-        match &mut self {
-            Self::AdamW(step) => step.weight_decay = 0.0,
-            Self::Lion(step) => step.weight_decay = 0.0,
-            Self::Sgd(step) => step.weight_decay = 0.0,
+    /// The same for a tensor with such a rule.
+    pub(super) fn of(mut self, rule: TensorRule) -> Self {
+        let (rate, decay) = match &mut self {
+            Self::AdamW(step) => (&mut step.learning_rate, &mut step.weight_decay),
+            Self::Lion(step) => (&mut step.learning_rate, &mut step.weight_decay),
+            Self::Sgd(step) => (&mut step.learning_rate, &mut step.weight_decay),
+        };
+        *rate = rule.learning_rate.unwrap_or(*rate);
+        if !rule.decays {
+            *decay = 0.0;
         }
         self
     }

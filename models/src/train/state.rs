@@ -9,7 +9,7 @@ use concord_kernels::{Device, KernelError, MomentKind, Tensor};
 
 use super::held::{StateTensor, StepScalars};
 use super::moment::{Moment, MomentForm};
-use super::optimizer::{OptimizerSettings, RuleStep, Stepped, SteppedMoments};
+use super::optimizer::{OptimizerSettings, RuleStep, Stepped, SteppedMoments, TensorRule};
 use crate::decoder::Values;
 
 /// What a stage trains, by name.
@@ -66,8 +66,8 @@ impl TrainState {
         ))
     }
 
-    /// The state after one step of the optimizer on the summed `gradients`. Weight decay acts on
-    /// the tensors that `decays` names.
+    /// The state after one step of the optimizer on the summed `gradients`; `rule` says what is
+    /// other for a tensor.
     ///
     /// # Errors
     /// [`KernelError::NotFinite`] where a value or moment overflows, naming it;
@@ -78,14 +78,13 @@ impl TrainState {
         gradients: &BTreeMap<String, Arc<Tensor>>,
         settings: &OptimizerSettings,
         scalars: &StepScalars,
-        decays: impl Fn(&str) -> bool,
+        rule: impl Fn(&str) -> TensorRule,
     ) -> Result<Self, KernelError> {
         let _optimizer = device.account(MemoryPurpose::Optimizer);
         let step = RuleStep::new(settings, scalars);
-        let without_decay = step.without_decay();
         let mut next = Vec::with_capacity(self.0.len());
         for (name, old) in &self.0 {
-            let step = if decays(name) { &step } else { &without_decay };
+            let step = step.of(rule(name));
             next.push(step.apply(device, old, &gradients[name])?);
         }
         let names = |name: &String| {
@@ -158,5 +157,100 @@ impl Values for TrainState {
                 .iter()
                 .map(|(name, held)| (name.as_str(), &*held.value)),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::StepRule;
+
+    const RULES: [(StepRule, MomentForm); 4] = [
+        (ADAMW, MomentForm::F32),
+        (ADAMW, MomentForm::Bits8),
+        (
+            StepRule::Lion {
+                beta1: 0.9,
+                beta2: 0.99,
+            },
+            MomentForm::FirstF32,
+        ),
+        (
+            StepRule::Sgd {
+                momentum: 0.9,
+                nesterov: true,
+            },
+            MomentForm::FirstF32,
+        ),
+    ];
+
+    const ADAMW: StepRule = StepRule::AdamW {
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+    };
+
+    fn numbers(scale: f32) -> Tensor {
+        let values = (0..600)
+            .map(|i| scale * ((i * 7 % 13) as f32 - 6.5))
+            .collect::<Vec<f32>>();
+        Tensor::new(&[30, 20], values).unwrap()
+    }
+
+    /// Two tensors after two steps, the second with `rule`.
+    fn stepped(
+        (device, step_rule, form): (&Device, StepRule, MomentForm),
+        learning_rate: f32,
+        rule: TensorRule,
+    ) -> [Vec<u32>; 2] {
+        let values = ["A", "B"].map(|name| (name.to_string(), numbers(0.1)));
+        let mut state = TrainState::fresh(BTreeMap::from(values), form);
+        let gradients = ["A", "B"].map(|name| (name.to_string(), Arc::new(numbers(1e-3))));
+        let gradients = BTreeMap::from(gradients);
+        let settings = OptimizerSettings {
+            rule: step_rule,
+            weight_decay: 0.1,
+            max_grad_norm: 1.0,
+        };
+        for step in 0..2 {
+            let scalars = StepScalars {
+                step,
+                targets: 3,
+                grad_norm: 0.5,
+                learning_rate,
+            };
+            let of = |name: &str| if name == "B" { rule } else { TensorRule::USUAL };
+            state = state
+                .updated(device, &gradients, &settings, &scalars, of)
+                .unwrap();
+        }
+        let bits = |tensor: &StateTensor| {
+            let values = tensor.value.values().unwrap();
+            values.iter().map(|value| value.to_bits()).collect()
+        };
+        ["A", "B"].map(|name| bits(&state.0[name]))
+    }
+
+    #[test]
+    fn a_tensor_with_a_rate_of_its_own_steps_as_if_all_had_it() {
+        for (rule, form) in RULES {
+            for device in [Device::Reference, Device::cpu(2)] {
+                let case = (&device, rule, form);
+                let own = TensorRule {
+                    learning_rate: Some(0.016),
+                    ..TensorRule::USUAL
+                };
+                let [a, b] = stepped(case, 0.001, own);
+                let [slow, _] = stepped(case, 0.001, TensorRule::USUAL);
+                let [fast, _] = stepped(case, 0.016, TensorRule::USUAL);
+                assert_eq!((&a, &b), (&slow, &fast), "{rule:?} {form:?}");
+                assert_ne!(a, b);
+                let bare = TensorRule {
+                    decays: false,
+                    ..own
+                };
+                assert_ne!(stepped(case, 0.001, bare)[1], b, "it decays");
+            }
+        }
     }
 }

@@ -169,9 +169,13 @@ pub enum Order {
 
 /// The learning rate over the steps. At step s, counted from 0: `(s + 1) / warmup` of the peak
 /// during warm-up, or `s / warmup` for the curves that begin at 0; then the curve over
-/// `(s - warmup) / (steps - warmup)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+/// `(s - warmup) / (steps - warmup)`. Encoded by hand, because of its first field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateSchedule {
+    /// The rate of matrices B, and of what has one dimension, over that of the rest (LoRA+), not 1.
+    /// Where there is one, a byte 255 and its bits (u32) come first, and nothing where there is
+    /// none.
+    pub b_ratio: Option<F32Bits>,
     /// The curve after warm-up.
     pub kind: ScheduleKind,
     /// The peak.
@@ -191,6 +195,12 @@ pub enum ScheduleKind {
     Constant,
     /// One whose warm-up begins at rate 0, as in the trainer of Hugging Face.
     FromZero(CurveFromZero),
+    /// REX (Chen et al. 2021) as Axolotl has it: where z is what is left of the curve after the
+    /// step, as a share, `z / (0.1 + 0.9 z)`, down to a share of the peak.
+    Rex {
+        /// The share, from 0 to 1.
+        floor: F32Bits,
+    },
 }
 
 /// The curve of a learning rate whose first step of warm-up has rate 0.
@@ -334,19 +344,9 @@ impl JobSpec {
         self.optimizer
             .check()
             .map_err(|why| InvalidSpec(why.to_string()))?;
-        let rate = self.schedule.learning_rate.get();
-        require(
-            rate.is_finite() && rate >= 0.0,
-            "the learning rate must be finite and not negative",
-        )?;
-        let floor = match self.schedule.kind {
-            ScheduleKind::FromZero(CurveFromZero::Cosine { floor }) => floor.get(),
-            _ => 0.0,
-        };
-        require(
-            (0.0..=1.0).contains(&floor),
-            "the floor of the learning rate is no share",
-        )?;
+        self.schedule
+            .check(&self.adapter)
+            .map_err(|why| InvalidSpec(why.to_string()))?;
         self.loss_limit.map_or(Ok(()), |limit| limit.validate())?;
         let evaluation = self.evaluation;
         evaluation.map_or(Ok(()), |evaluation| evaluation.validate(self.steps))?;

@@ -319,6 +319,7 @@ impl Source {
                 max_grad_norm: self.bits(),
             },
             schedule: RateSchedule {
+                b_ratio: None,
                 kind: kinds[self.below(7) as usize],
                 learning_rate: self.bits(),
                 warmup_steps: self.u32(),

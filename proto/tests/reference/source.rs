@@ -25,6 +25,9 @@ pub struct Types(BTreeMap<String, TypeDoc>);
 
 const COLUMNS: usize = 100;
 
+/// What the documentation of a type says that derives no encoding and has one nevertheless.
+const BY_HAND: &str = "Encoded by hand";
+
 /// A paragraph or list item in Markdown, in lines of at most 100 columns.
 pub fn wrapped(mark: &str, text: &str) -> String {
     let indent = " ".repeat(mark.len());
@@ -114,7 +117,7 @@ impl Types {
                     "{" => lines.by_ref().take_while(|line| *line != "}").collect(),
                     _ => Vec::new(),
                 };
-                if is_encoded {
+                if is_encoded || doc.contains(BY_HAND) {
                     let fields = match rest {
                         "{" => fields(&body),
                         tuple => wrapped_value(tuple),

@@ -8,7 +8,7 @@ use crate::length::{Length, Saves, StepsRule, Warmup};
 use crate::resolved::{Expected, Rules, TokenRole};
 
 /// Keys of LoRA.
-const LORA: [&str; 13] = [
+const LORA: [&str; 14] = [
     "lora_r",
     "lora_alpha",
     "lora_dropout",
@@ -22,6 +22,7 @@ const LORA: [&str; 13] = [
     "peft_layers_pattern",
     "lora_modules_to_save",
     "lora_model_dir",
+    "loraplus_lr_ratio",
 ];
 
 /// Keys that say where an adapter is and of which shape, as Concord has them.
@@ -163,6 +164,7 @@ fn lora(b: &mut JobBuilder) {
     common::dora(b, "peft_use_dora");
     common::shape(b, &SHAPE);
     b.copy("lora_dropout", "lora_dropout");
+    b.copy("loraplus_lr_ratio", "loraplus_lr_ratio");
     common::saved(b, "lora_modules_to_save");
     let linear = b.flag("lora_target_linear") == Some(true);
     let has_targets = b
@@ -198,22 +200,36 @@ fn recompute(b: &mut JobBuilder) {
 /// The curve of the learning rate. Returns whether it has a warm-up.
 fn schedule(b: &mut JobBuilder) -> bool {
     let floor = b.number("cosine_min_lr_ratio");
-    let has_warmup = common::schedule(b, "lr_scheduler", Some("lr_scheduler_kwargs"), "cosine");
+    let is_rex = b.word("lr_scheduler").as_deref() == Some("rex");
+    let has_warmup = match is_rex {
+        true => rex(b),
+        false => common::schedule(b, "lr_scheduler", Some("lr_scheduler_kwargs"), "cosine"),
+    };
     if let Some(floor) = floor.filter(|floor| *floor != 0.0) {
-        let is_cosine = b
-            .out
-            .setting("lr_scheduler")
-            .is_some_and(|s| s.value == "cosine_from_zero");
-        match is_cosine && (0.0..=1.0).contains(&floor) {
+        let curve = b.out.setting("lr_scheduler");
+        let has_floor = curve.is_some_and(|s| s.value == "cosine_from_zero" || s.value == "rex");
+        match has_floor && (0.0..=1.0).contains(&floor) {
             true => b.put("min_lr_ratio", floor, b.from("cosine_min_lr_ratio", "")),
             false => b.refuse(
                 "cosine_min_lr_ratio",
-                "it is a share, for a cosine",
+                "it is a share, for a cosine or rex",
                 Some("null"),
             ),
         }
     }
     has_warmup
+}
+
+/// The curve REX, which has a warm-up.
+fn rex(b: &mut JobBuilder) -> bool {
+    b.put("lr_scheduler", "rex", b.from("lr_scheduler", ""));
+    if b.has("lr_scheduler_kwargs") {
+        b.idle(
+            "lr_scheduler_kwargs",
+            "Axolotl gives them to no curve `rex`",
+        );
+    }
+    true
 }
 
 fn warmup(b: &mut JobBuilder, has_warmup: bool) -> Warmup {

@@ -218,27 +218,33 @@ fn rows(b: &mut JobBuilder, at: &str, dataset: &mut Dataset) {
     if let Some(fields) = at_value(b, &key("ignore_fields")).as_ref().and_then(names) {
         dataset.ignored = fields;
     }
-    let (of, index) = (
-        number_at(b, &key("shards")),
-        number_at(b, &key("shards_idx")),
-    );
-    match (of, index) {
-        (None, None) => {}
-        (Some(1.0), None | Some(0.0)) => {}
-        (Some(of), None | Some(0.0)) if of > 1.0 && of.fract() == 0.0 => {
-            dataset.weight = Some(1.0 / of);
+    shard(b, at, dataset);
+}
+
+/// The part of the rows that is taken.
+fn shard(b: &mut JobBuilder, at: &str, dataset: &mut Dataset) {
+    let [shards, index] = ["shards", "shards_idx"].map(|name| format!("{at}.{name}"));
+    let (of, taken) = (number_at(b, &shards), number_at(b, &index));
+    match (of, taken.unwrap_or(0.0)) {
+        (None, _) if taken.is_none() => {}
+        // As Axolotl takes it, 0 is none.
+        (Some(0.0 | 1.0), 0.0) => {}
+        (Some(of), taken) if whole(of) && whole(taken) && taken < of => {
+            dataset.shard = Some((of as u64, taken as u64));
             b.note(format!(
-                "`{}`: one row in {of} is drawn by `seed`, rounded down; in Axolotl \
-                 they are others, and rounded up",
-                key("shards")
+                "`{shards}`: rows are shuffled by `seed` before they are divided, into an order of \
+                 Concord's own"
             ));
         }
         _ => {
-            let remedy = "it is a whole number, of whose parts the first is taken: leave out \
-                          shards_idx";
-            at_refuse(b, &key("shards"), "another part than the first", remedy);
+            let remedy = "shards is a whole number, and shards_idx one below it";
+            at_refuse(b, &shards, "no part of the rows", remedy);
         }
     }
+}
+
+fn whole(number: f64) -> bool {
+    number >= 0.0 && number.fract() == 0.0 && number < f64::from(u32::MAX)
 }
 
 fn number_at(b: &mut JobBuilder, path: &str) -> Option<f64> {

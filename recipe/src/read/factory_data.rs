@@ -1,6 +1,7 @@
 //! LLaMA-Factory's data sets: names that are looked up in dataset_info.json.
 
 use serde_json::{Map, Value};
+use serde_yaml_ng::Value as Yaml;
 
 use crate::Files;
 use crate::builder::JobBuilder;
@@ -65,6 +66,7 @@ pub fn read(b: &mut JobBuilder, files: Files) {
     if names.is_empty() {
         return b.missing("dataset", "name at least one data set");
     }
+    mix(b, names.len(), tested.len());
     let template = template(b);
     let last_answer = b.flag("mask_history") == Some(true);
     let too_long = match is_texts {
@@ -92,6 +94,40 @@ pub fn read(b: &mut JobBuilder, files: Files) {
                 _ => b.out.test_datasets.push(dataset),
             }
         }
+    }
+}
+
+/// How so many data sets are put together, and so many to be evaluated.
+fn mix(b: &mut JobBuilder, count: usize, tested: usize) {
+    let strategy = b.word("mix_strategy").unwrap_or_default();
+    let shares = b.numbers("interleave_probs");
+    let alternates = strategy.starts_with("interleave_");
+    if !alternates || count < 2 {
+        let why = match count < 2 {
+            true => "there is one data set",
+            false => "data sets are joined",
+        };
+        let idle = ["mix_strategy", "interleave_probs"].into_iter();
+        for key in idle.filter(|key| b.has(key)).collect::<Vec<_>>() {
+            match key == "mix_strategy" && !alternates && strategy != "concat" {
+                true => b.refuse(
+                    key,
+                    "it is concat, interleave_under or interleave_over",
+                    None,
+                ),
+                false => b.idle(key, why),
+            }
+        }
+        return;
+    }
+    if tested > 1 {
+        let remedy = "data sets to be evaluated are joined: name one in eval_dataset, or join them";
+        b.refuse("mix_strategy", remedy, Some("concat"));
+    }
+    b.copy("mix_strategy", "mix_strategy");
+    if let Some(shares) = shares {
+        let shares: Vec<Yaml> = shares.into_iter().map(Yaml::from).collect();
+        b.put("interleave_probs", shares, b.from("interleave_probs", ""));
     }
 }
 

@@ -6,7 +6,7 @@ use crate::Files;
 use crate::builder::JobBuilder;
 
 /// Keys of LoRA.
-const LORA: [&str; 8] = [
+const LORA: [&str; 9] = [
     "lora_rank",
     "lora_alpha",
     "lora_dropout",
@@ -15,6 +15,7 @@ const LORA: [&str; 8] = [
     "use_dora",
     "additional_target",
     "adapter_name_or_path",
+    "loraplus_lr_ratio",
 ];
 
 /// The trainer's own defaults; activations are recomputed unless the file says otherwise.
@@ -100,6 +101,7 @@ fn lora(b: &mut JobBuilder) {
     }
     common::dora(b, "use_dora");
     b.copy("lora_dropout", "lora_dropout");
+    b.copy("loraplus_lr_ratio", "loraplus_lr_ratio");
     common::targets(b, "lora_target", None);
     common::saved(b, "additional_target");
 }

@@ -109,8 +109,15 @@ fn report_to(b: &mut JobBuilder) {
     common::tensorboard(b, "report_to", !ours.is_empty());
     if !others.is_empty() {
         let why = format!(
-            "nothing is sent to {}: steps are logged in output_dir/log.jsonl",
-            others.join(", ")
+            "nothing is sent to {}: steps are logged in output_dir/log.jsonl{}",
+            others.join(", "),
+            match ours.is_empty() {
+                true => {
+                    ", and with `report_to: tensorboard` as event files, which W&B (`wandb sync`) \
+                     and trackio (`import_tf_events`) read"
+                }
+                false => ", and as event files of TensorBoard",
+            }
         );
         match ours.is_empty() {
             true => b.idle("report_to", &why),

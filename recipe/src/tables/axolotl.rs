@@ -7,7 +7,7 @@ const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 /// The job: what is trained, for how long, and how.
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 103] = [
+pub(super) const ROWS: [KeyRow; 105] = [
     row("base_model", Same("base_model")),
     row("learning_rate", Same("learning_rate")),
     row("output_dir", Same("output_dir")),
@@ -35,7 +35,7 @@ pub(super) const ROWS: [KeyRow; 103] = [
     row("lora_model_dir", Same("initial_adapter")),
     row("num_epochs", Read("`num_epochs`; 1 if absent. Steps are ceil(rows num_epochs / batch)")),
     row("max_steps", Same("max_steps")),
-    row("lr_scheduler", Read("`lr_scheduler`, from rate 0: cosine if absent")),
+    row("lr_scheduler", Read("`lr_scheduler`, from rate 0, but `rex` as it is: cosine if absent")),
     row("cosine_min_lr_ratio", Read("`min_lr_ratio`")),
     row("lr_scheduler_kwargs", Read("`min_lr_ratio` from min_lr_rate")),
     row("warmup_steps", Read("`warmup_steps`; below 1 a share, rounded up")),
@@ -101,8 +101,9 @@ pub(super) const ROWS: [KeyRow; 103] = [
     row("peft_layer_replication", gaps::REPEATED_LAYERS),
     row("peft_ensure_weight_tying peft_autocast_adapter_dtype lora_fan_in_fan_out",
         Idle("it changes nothing for the projections that are adapted")),
-    row("loraplus_lr_ratio loraplus_lr_embedding embedding_lr embedding_lr_scale lr_groups",
-        gaps::RATES),
+    row("loraplus_lr_ratio", gaps::B_RATE),
+    row("loraplus_lr_embedding", gaps::EMBEDDING_RATE),
+    row("embedding_lr embedding_lr_scale lr_groups", gaps::RATES),
     row("lr_quadratic_warmup cosine_constant_lr_ratio lr_div_factor jagged_restart_*",
         Unless { values: OFF, set: "null",
         else_: "warm-up is linear, and the curve after it whole: remove it" }),
@@ -187,8 +188,7 @@ pub(super) const DATASETS: [KeyRow; 28] = [
         fields of rows that are left out on purpose")),
     row("datasets[].ds_type datasets[].trust_remote_code pretraining_dataset[].trust_remote_code",
         Idle("the kind of a file is read from it, and no code of data sets is run")),
-    row("datasets[].shards datasets[].shards_idx", Read("`weight` is 1 / shards, for the first \
-        shard")),
+    row("datasets[].shards datasets[].shards_idx", Read("`shards` and `shards_idx`")),
     row("datasets[].preprocess_shards", Idle("the data are read once, when the job is submitted")),
     row("pretraining_dataset[].skip", Unless { values: &["0", ""], set: "null",
         else_: "leave out rows with `split: train[N:]`, and remove it" }),
@@ -232,7 +232,7 @@ pub(super) const DATASETS: [KeyRow; 28] = [
 
 /// Speed, memory, logs and machines.
 #[rustfmt::skip]
-pub(super) const SPEED: [KeyRow; 24] = [
+pub(super) const SPEED: [KeyRow; 25] = [
     row("bf16 fp16 tf32 bfloat16 float16 float32 torch_dtype fp32_norms fp32_norm_classes",
         Idle("results have one arithmetic, NUMERICS.md")),
     row("attn_implementation flash_attention flash_attn_* flash_optimum xformers_attention \
@@ -261,8 +261,9 @@ pub(super) const SPEED: [KeyRow; 24] = [
     row("use_tensorboard", Read("true: `report_to: tensorboard`")),
     row("logging_dir", Read("`logging_dir`, with use_tensorboard")),
     row("wandb_* use_wandb mlflow_* use_mlflow hf_mlflow_log_artifacts comet_* use_comet \
-        use_trackio trackio_* swanlab_* use_swanlab use_otel_metrics otel_* \
-        project_name logging_steps include_tokens_per_second include_tkps \
+        use_trackio trackio_* swanlab_* use_swanlab use_otel_metrics otel_* project_name",
+        gaps::TRACKERS),
+    row("logging_steps include_tokens_per_second include_tkps \
         profiler_* tensorboard_*", Idle("steps are logged in output_dir/log.jsonl")),
     row("model_type tokenizer_type processor_type type_of_model cls_model_config \
         tokenizer_use_fast tokenizer_legacy is_falcon_derived_model is_llama_derived_model \

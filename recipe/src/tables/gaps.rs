@@ -1,7 +1,7 @@
 //! What Concord does not compute, or what only some tools can ask for, each in one place: all
 //! tables name these. Once it is computed, the constant becomes [`Treat::Same`] or [`Treat::Read`].
 
-use super::Treat::{self, Read, Refuse, Same, Unless};
+use super::Treat::{self, Idle, Read, Refuse, Same, Unless};
 
 const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
@@ -45,10 +45,16 @@ pub const FIRST_VALUES: Treat = Unless {
 /// Noise on embeddings.
 pub const NOISE: Treat = Same("neftune_noise_alpha");
 
-/// Rates of their own for some tensors.
+/// LoRA+.
+pub const B_RATE: Treat = Read("`loraplus_lr_ratio`");
+
+/// LoRA+ for adapters of embeddings.
+pub const EMBEDDING_RATE: Treat = Idle("embeddings have no adapter, whose rate it would be");
+
+/// Rates of their own for other tensors than those of LoRA+.
 pub const RATES: Treat = Unless {
     values: &[""],
-    else_: "all tensors have one learning rate: remove it",
+    else_: "all tensors but those of loraplus_lr_ratio have one learning rate: remove it",
     set: "null",
 };
 
@@ -108,6 +114,13 @@ pub const RESUME: Treat = Unless {
     else_: "a job that is run again goes on from its newest checkpoint by itself: remove it",
     set: "null",
 };
+
+/// Trackers of experiments, to which nothing is sent.
+pub const TRACKERS: Treat = Idle(
+    "nothing is sent to a tracker: steps are logged in \
+    output_dir/log.jsonl, and with TensorBoard turned on as event files, too, which W&B (`wandb \
+    sync`) and trackio (`import_tf_events`) read",
+);
 
 /// Losses of other kinds.
 pub const LOSS: Treat = Unless {

@@ -28,7 +28,8 @@ pub(super) const ROWS: [KeyRow; 56] = [
     row("use_rslora", Read("`peft_use_rslora`")),
     row("use_dora", gaps::DORA),
     row("pissa_init pissa_iter pissa_convert", gaps::FIRST_VALUES),
-    row("loraplus_lr_ratio loraplus_lr_embedding", gaps::RATES),
+    row("loraplus_lr_ratio", gaps::B_RATE),
+    row("loraplus_lr_embedding", gaps::EMBEDDING_RATE),
     row("additional_target", Read("`lora_modules_to_save`")),
     row("create_new_adapter", Unless { values: OFF, set: "false",
         else_: "an adapter is trained on, or begun: remove it or adapter_name_or_path" }),
@@ -51,10 +52,8 @@ pub(super) const ROWS: [KeyRow; 56] = [
     row("val_size", Read("`val_set_size`; 0, which holds nothing out, if absent")),
     row("eval_dataset", Read("`test_datasets`: names in dataset_info.json, as in `dataset`")),
     row("eval_on_each_dataset compute_accuracy", gaps::EVALUATION),
-    row("mix_strategy", Unless { values: &["concat", ""], set: "concat",
-        else_: "data sets are joined: set it to concat" }),
-    row("interleave_probs", Unless { values: &[""], set: "null",
-        else_: "data sets are joined: remove it" }),
+    row("mix_strategy interleave_probs", Read("the same; data sets alternate by sequences, not \
+        by rows")),
     row("disable_shuffling", Read("`shuffle` is its opposite; false if absent")),
     row("streaming buffer_size tokenized_path preprocessing_num_workers preprocessing_batch_size \
         overwrite_cache data_shared_file_system tokenizer_num_proc ignore_pad_token_for_loss",

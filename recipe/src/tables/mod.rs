@@ -47,12 +47,14 @@ const fn row(keys: &'static str, treat: Treat) -> KeyRow {
 }
 
 /// Concord's own keys at the top of a file.
-pub const OWN_KEYS: [&str; 65] = [
+pub const OWN_KEYS: [&str; 68] = [
     "base_model",
     "load_in_4bit",
     "bnb_4bit_quant_type",
     "load_in_8bit",
     "datasets",
+    "mix_strategy",
+    "interleave_probs",
     "adapter",
     "lora_r",
     "lora_alpha",
@@ -76,6 +78,7 @@ pub const OWN_KEYS: [&str; 65] = [
     "learning_rate",
     "lr_scheduler",
     "min_lr_ratio",
+    "loraplus_lr_ratio",
     "warmup_steps",
     "warmup_ratio",
     "optimizer",

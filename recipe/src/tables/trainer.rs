@@ -4,7 +4,7 @@ use super::Treat::{Idle, Read, Same, Unless};
 use super::{KeyRow, gaps, row};
 
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 39] = [
+pub(super) const ROWS: [KeyRow; 40] = [
     row("model_name_or_path", Same("base_model")),
     row("output_dir", Read("`output_dir`; trainer_output if absent")),
     row("learning_rate", Read("`learning_rate`; 5e-5 if absent (TRL: 2e-5)")),
@@ -29,7 +29,8 @@ pub(super) const ROWS: [KeyRow; 39] = [
     row("save_strategy", Read("`no` and `best`: no folders `checkpoint-N`; `epoch`: each epoch")),
     row("save_steps", Read("`save_steps`; 500 if absent, below 1 a share of the job")),
     row("save_total_limit", Read("`save_total_limit`; none is deleted if absent")),
-    row("report_to", Read("tensorboard and all: `report_to: tensorboard`; others have no effect")),
+    row("report_to", Read("tensorboard and all: `report_to: tensorboard`; to others nothing is \
+        sent")),
     row("logging_dir", Read("`logging_dir`, with tensorboard")),
     row("gradient_checkpointing", Read("`recompute`")),
     row("resume_from_checkpoint", gaps::RESUME),
@@ -49,6 +50,7 @@ pub(super) const ROWS: [KeyRow; 39] = [
     row("do_train", Unless { values: &["true"], set: "true",
         else_: "a job trains: `concord generate` and `concord serve` use a model" }),
     row("do_predict predict_with_generate", gaps::EVALUATION),
+    row("run_name project trackio_*", gaps::TRACKERS),
     row("bf16 fp16 tf32 dtype torch_dtype half_precision_backend fp16_opt_level \
         gradient_checkpointing_kwargs torch_compile torch_compile_* use_liger_kernel \
         liger_kernel_config attn_implementation use_cpu no_cuda \
@@ -56,7 +58,7 @@ pub(super) const ROWS: [KeyRow; 39] = [
         parallelism_config tpu_* dataloader_num_workers dataloader_pin_memory \
         dataloader_prefetch_factor dataloader_persistent_workers dataset_num_proc \
         auto_find_batch_size remove_unused_columns logging_* log_level log_level_replica \
-        log_on_each_node disable_tqdm run_name project trackio_space_id debug \
+        log_on_each_node disable_tqdm debug \
         include_num_input_tokens_seen include_tokens_per_second skip_memory_metrics \
         torch_empty_cache_steps full_determinism restore_callback_states_from_checkpoint \
         save_only_model save_safetensors save_on_each_node \

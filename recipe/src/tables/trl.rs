@@ -4,7 +4,7 @@ use super::Treat::{Idle, Read, Refuse, Unless};
 use super::{KeyRow, gaps, row};
 
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 38] = [
+pub(super) const ROWS: [KeyRow; 39] = [
     row("max_length max_seq_length", Read("`sequence_len`; 1024 if absent")),
     row("use_peft", Read("true: `adapter: lora`; else `adapter: full`")),
     row("lora_r", Read("`lora_r`; 16 if absent")),
@@ -58,6 +58,7 @@ pub(super) const ROWS: [KeyRow; 38] = [
     row("model_revision", Read("model_name_or_path is `owner/name@revision`, where it is no folder \
         here")),
     row("activation_offloading shuffle_dataset use_liger ignore_bias_buffers \
-        max_steps_per_epoch benchmark wandb_* config", Idle("it changes no result")),
+        max_steps_per_epoch benchmark config", Idle("it changes no result")),
+    row("wandb_*", gaps::TRACKERS),
     row("vision_* dataset_image_field", Refuse("texts alone are learnt: remove it")),
 ];

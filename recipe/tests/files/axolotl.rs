@@ -239,7 +239,7 @@ lora_target_modules: ['q_proj']
 plugins: [axolotl.integrations.liger.LigerPlugin, my.Plugin]
 learning_rate: 1e-4
 optimizer: lion_8bit
-lr_scheduler: rex
+lr_scheduler: polynomial
 ";
     let found = job(text);
     assert_eq!(
@@ -302,8 +302,8 @@ learning_rate: 1e-4
         ("owner/set", Some("main"))
     );
     assert_eq!(
-        (first.revision.as_deref(), first.weight),
-        (Some("v2"), Some(0.25))
+        (first.revision.as_deref(), first.shard),
+        (Some("v2"), Some((4, 0)))
     );
     assert_eq!(first.data_files, ["a.parquet"]);
     assert_eq!(first.end_tokens, ["<|im_end|>"]);
@@ -327,8 +327,24 @@ learning_rate: 1e-4
         "{:?}",
         no.problems
     );
-    let no = job(&text.replace("shards: 4", "shards: 4\n    shards_idx: 2"));
-    assert_eq!(problems(&no), [("datasets[0].shards", None)]);
+}
+
+#[test]
+fn parts_of_rows_have_a_number() {
+    let with = |shards: &str| {
+        let path = "path: rows.jsonl";
+        job(&AXOLOTL.replace(path, &format!("{path}\n    {shards}")))
+    };
+    let third = with("shards: 4\n    shards_idx: 2");
+    assert_eq!(problems(&third), []);
+    assert_eq!(third.datasets[0].shard, Some((4, 2)));
+    for no in [
+        "shards: 4\n    shards_idx: 4",
+        "shards: 2.5",
+        "shards_idx: 1",
+    ] {
+        assert_eq!(problems(&with(no)), [("datasets[0].shards", None)], "{no}");
+    }
 }
 
 #[test]

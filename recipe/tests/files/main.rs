@@ -3,7 +3,9 @@
 
 mod axolotl;
 mod evaluation;
+mod mix;
 mod others;
+mod rates;
 mod wider;
 
 use concord_recipe::{Request, Resolved, Tool, resolve};

@@ -155,7 +155,12 @@ fn trackers_that_are_not_told_are_named_beside_those_that_are() {
         found.notes
     );
     let found = job(&HANDBOOK.replace("[tensorboard]", "wandb"));
-    assert!(found.idle.iter().any(|idle| idle.key == "report_to"));
+    let idle = found.idle.iter().find(|idle| idle.key == "report_to");
+    let why = &idle.expect("it has no effect").why;
+    assert!(
+        why.contains("wandb sync") && why.contains("log.jsonl"),
+        "{why}"
+    );
 }
 
 #[test]

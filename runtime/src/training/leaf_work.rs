@@ -1,12 +1,12 @@
 //! The work of a leaf: what the worker does and what the checker does again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::{Device, KernelError, Tensor};
 use concord_models::decoder::{Batch, Gradients, Keeps, Stage, StageInput, StageTape, TensorUse};
-use concord_models::train::{StepScalars, TrainState};
+use concord_models::train::{StepScalars, TensorRule, TrainState};
 use concord_proto::manifest::StateEntry;
 use concord_proto::session::Scalars;
 use concord_proto::tree::Node;
@@ -384,15 +384,21 @@ pub(crate) fn update(
         grad_norm: scalars.grad_norm().ok_or_else(lacking)?.get(),
         learning_rate: spec.learning_rate(scalars.step).get(),
     };
-    let exempt = spec.trainable.iter().filter(|tensor| !tensor.decays);
-    let exempt: BTreeSet<&str> = exempt.map(|tensor| tensor.name.as_str()).collect();
-    let decays = |name: &str| !exempt.contains(name);
+    let rules = spec.trainable.iter().map(|tensor| {
+        let rate = spec.own_learning_rate(scalars.step, tensor);
+        let rule = TensorRule {
+            decays: tensor.decays,
+            learning_rate: rate.map(F32Bits::get),
+        };
+        (tensor.name.as_str(), rule)
+    });
+    let rules: BTreeMap<&str, TensorRule> = rules.collect();
     let next = state.updated(
         device,
         gradients,
         &spec::optimizer(spec),
         &step_scalars,
-        decays,
+        |name| rules[name],
     )?;
     let entries = entries(spec, layers, &next)?;
     Ok(Updated {

@@ -1,6 +1,7 @@
 //! `concord data`: what a job would learn of its data, before anything is trained.
 
 mod preview;
+mod reader;
 mod shown;
 
 use clap::Subcommand;

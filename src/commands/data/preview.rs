@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use concord_data::{DataCounts, DataError, DataLoader, DatasetKind, DatasetSource};
+use concord_data::{DataCounts, DataError, DatasetKind, DatasetSource};
 use concord_models::weights::ModelFolder;
 use serde_json::json;
 
-use super::shown::{self, Shown};
+use super::reader::{Read, Reader};
+use super::shown;
 use crate::support::data_event::data_event;
 use crate::support::guess;
 use crate::support::hub_data;
 use crate::support::job_data;
-use crate::support::job_file::{HeldRows, JobFile, ReadOptions};
+use crate::support::job_file::{JobFile, ReadOptions};
 use crate::support::output::{Output, counted};
 use crate::support::{load_in, loaded_model};
 
@@ -24,7 +25,9 @@ const LEN: usize = 2_048;
 #[derive(clap::Args)]
 #[command(
     after_help = "What is learnt is green on a terminal, and between \u{ab} and \u{bb} \
-elsewhere. Nothing is written.
+elsewhere. Of a job
+with sample_packing the packed sequences are shown, with a line where each document begins. Nothing
+is written.
 
 Examples:
   concord data preview job.yaml
@@ -69,7 +72,6 @@ struct Asked {
 pub fn run(args: &PreviewArgs, output: &Output) -> anyhow::Result<()> {
     let asked = Asked::of(args, output)?;
     let folder = &asked.folder;
-    let config = folder.config();
     let needs_tokenizer = |source: &DatasetSource| source.kind != DatasetKind::Tokens;
     let tokenizer = match asked.sets.iter().flatten().any(needs_tokenizer) {
         true => Some(folder.tokenizer()?),
@@ -77,50 +79,48 @@ pub fn run(args: &PreviewArgs, output: &Output) -> anyhow::Result<()> {
     };
     let template = folder.chat_template()?;
     let template = template.map(|template| template.with_clock(concord_data::CLOCK));
-    let read = |sources: &[DatasetSource], sequence_len: u32| {
-        let mut progress = |_| {};
-        let mut loader = DataLoader {
-            tokenizer: tokenizer.as_ref(),
-            chat_template: template.as_ref(),
-            vocab: config.vocab,
-            max_positions: config.max_positions,
-            eos: &config.eos,
-            sequence_len,
-            progress: &mut progress,
-        };
-        let mut first = Vec::new();
-        let loaded = loader.each(sources, &mut |sequence| {
-            if first.len() < args.n {
-                first.push(Shown::of(&sequence));
-            }
-        })?;
-        Ok((first, loaded, sequence_len))
+    let reader = Reader {
+        folder,
+        tokenizer: tokenizer.as_ref(),
+        template: template.as_ref(),
+        job: asked.job.as_ref(),
+        shown: args.n,
     };
     for (sources, is_held) in asked.sets.iter().zip([false, true]) {
-        if is_held && !sources.is_empty() && !output.is_json() {
+        if is_held && sources.is_empty() {
+            continue;
+        }
+        if is_held && !output.is_json() {
             output.result("\nheld out, and evaluated:", &json!(null));
         }
-        let (first, loaded, sequence_len) = match read(sources, asked.sequence_len) {
-            Err(error) => read(sources, short(error, sources, output)?)?,
-            Ok(read) => read,
+        let read = match reader.read(sources, asked.sequence_len, is_held) {
+            Err(error) => reader.read(sources, short(error, sources, output)?, is_held),
+            read => read,
         };
-        for (index, sequence) in first.iter().enumerate() {
-            let (text, object) = sequence.print(index, tokenizer.as_ref());
-            output.coloured(&text, &object);
-        }
-        for loaded in &loaded {
-            let sources = &sources[loaded.sources.clone()];
-            let (text, object) = statistics(sources, sequence_len, &loaded.counts);
-            output.result(&text, &object);
-        }
-        let counts = loaded
-            .iter()
-            .map(|loaded| u64::from(loaded.counts.sequences));
-        let job = asked.job.iter().filter(|_| !is_held);
-        for note in job.flat_map(|job| notes(job, counts.clone().sum())) {
-            note_that(&note, output);
-        }
+        show(read?, sources, is_held, &reader, output)?;
     }
+    Ok(())
+}
+
+/// Shows the first sequences, what was read, and what the job makes of it.
+fn show(
+    mut read: Read,
+    sources: &[DatasetSource],
+    is_held: bool,
+    reader: &Reader,
+    output: &Output,
+) -> anyhow::Result<()> {
+    let notes = reader.arrange(&mut read, is_held)?;
+    for (index, sequence) in read.sequences.iter().take(reader.shown).enumerate() {
+        let (text, object) = shown::print(sequence, index, reader.tokenizer);
+        output.coloured(&text, &object);
+    }
+    for loaded in &read.loaded {
+        let sources = &sources[loaded.sources.clone()];
+        let (text, object) = statistics(sources, read.sequence_len, &loaded.counts);
+        output.result(&text, &object);
+    }
+    notes.iter().for_each(|note| note_that(note, output));
     Ok(())
 }
 
@@ -141,26 +141,6 @@ fn short(error: DataError, sources: &[DatasetSource], output: &Output) -> Result
         }
         error => Err(error),
     }
-}
-
-/// What a job does with these sequences before it learns them.
-fn notes(job: &JobFile, sequences: u64) -> Vec<String> {
-    let mut notes = Vec::new();
-    match job.evaluation.as_ref().map(|evaluation| &evaluation.rows) {
-        Some(HeldRows::Sets(_)) | None => {}
-        Some(rows) => notes.push(format!(
-            "val_set_size: {} of these {sequences} are held out, and not learnt; which ones is \
-             drawn by seed",
-            rows.count(sequences)
-        )),
-    }
-    if job.sample_packing {
-        notes.push(
-            "sample_packing: they are shown one by one, and share sequences in training"
-                .to_string(),
-        );
-    }
-    notes
 }
 
 fn note_that(note: &str, output: &Output) {

@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use concord_coordinator::core::Config;
+use concord_coordinator::planner::{self, PlanError};
 use concord_kernels::Device;
 use concord_proto::client::{PlanChoice, RunOptions};
 use concord_proto::limits::STEPS_MAX;
 use concord_runtime::measure;
 
 use crate::support::bytes;
+use crate::support::ingest::Ingested;
 use crate::support::job_file::{JobFile, ReadOptions};
 use crate::support::output::counted;
 use crate::support::pool::PoolOptions;
@@ -217,6 +219,21 @@ impl TrainArgs {
             self.check_pool(workers, &options)?;
         }
         Ok(options)
+    }
+
+    /// Refuses a plan that the job cannot have in any pool, also where the job exists already, and
+    /// would go on under the plan that it has.
+    ///
+    /// # Errors
+    /// Naming the option, and what it contradicts.
+    pub fn check_plan(&self, options: &RunOptions, ingested: &Ingested) -> anyhow::Result<()> {
+        let (spec, profile) = (&ingested.spec, &ingested.profile);
+        let checked = planner::check_choice(&options.plan, spec.layers, spec.microbatches, profile);
+        let option = match &checked {
+            Err(PlanError::Shares { .. }) => "--shares",
+            _ => "--plan",
+        };
+        checked.context(option)
     }
 
     /// The options of the pool on this machine, with its state in `state_dir` unless the user chose

@@ -6,6 +6,8 @@ use concord_proto::Digest;
 use concord_proto::client::JobEvent;
 use serde_json::{Value, json};
 
+use crate::support::output::counted;
+
 /// The outcome of a completed job.
 #[derive(Clone, Copy, Debug)]
 pub struct Completed {
@@ -59,7 +61,7 @@ impl Evaluated {
 
 /// What the result of a job says of held-out sequences, as a part of a sentence; empty where it
 /// says nothing.
-pub fn evaluated_in_words(result: &Value) -> String {
+fn evaluated_in_words(result: &Value) -> String {
     let number = |key: &str| result[key].as_f64();
     let (Some(own), Some(lowest)) = (number("eval_loss"), number("best_eval_loss")) else {
         return String::new();
@@ -157,4 +159,43 @@ impl StepSums {
             best: (loss, step),
         })
     }
+}
+
+/// A result as text.
+pub fn in_words(result: &Value) -> String {
+    let text = |key: &str| result[key].as_str().unwrap_or_default();
+    let number = |key: &str| result[key].as_f64().unwrap_or_default();
+    let count = |key: &str, noun: &str| counted(result[key].as_u64().unwrap_or_default(), noun);
+    let unaudited = match (result["audits"].as_u64(), result["inconclusive"].as_u64()) {
+        (Some(0), Some(1..)) => {
+            "\nwarning: no checker could audit any of the work that was drawn: the proof shows who \
+             signed what, and not that it is right"
+        }
+        (Some(0), _) => {
+            "\nwarning: no work was drawn for an audit (--audit-rate, --audit-rate-new): the proof \
+             shows who signed what, and not that it is right"
+        }
+        _ => "",
+    };
+    let evaluated = evaluated_in_words(result);
+    format!(
+        "done: {}, loss {:.4}{evaluated}, {:.0} tokens/s, {} agreed{}{unaudited}\nhash   {}\n\
+         output {}\nproof  {}  (check it with `concord verify {}{}`)",
+        count("steps", "step"),
+        number("loss"),
+        number("tokens_per_second"),
+        count("audits", "audit"),
+        match result["inconclusive"].as_u64().unwrap_or_default() {
+            0 => String::new(),
+            count => format!(", {count} could not be re-run"),
+        },
+        text("record_digest"),
+        text("output_dir"),
+        text("bundle"),
+        text("bundle"),
+        match result["auditor"].as_str() {
+            Some(key) => format!(" --checker {key}"),
+            None => String::new(),
+        }
+    )
 }

@@ -91,6 +91,7 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
         signal = signals.next() => return Err(stop::early(signal)),
     };
     apart::check_base(&output_dir.canonical()?, ingested.folder.dir())?;
+    args.check_plan(&options, &ingested)?;
     let id = ingested.spec.id();
     output_dir.describe(AboutJob {
         apart_from_steps: apart_from_steps(&ingested.spec),
@@ -146,6 +147,7 @@ fn look(args: &TrainArgs, job: &JobFile, given: &GivenJob, output: &Output) -> a
     OutputDir::look(job)?;
     let ingested =
         read(job, output, args.coordinator.is_none()).map_err(|error| given.in_its_words(error))?;
+    args.check_plan(&args.options(job)?, &ingested)?;
     if let Ok(dir) = job.output_dir.canonicalize() {
         apart::check_base(&dir, ingested.folder.dir())?;
     }
@@ -265,10 +267,9 @@ impl Run<'_> {
         };
         let stopped = tokio::select! {
             stopped = ends => stopped,
-            // A second signal ends the command at once.
-            signal = signals.next() => return match done {
+            second = stop::cut_short(signals, done.is_err()) => return match done {
                 Ok(done) => done,
-                Err(_) => Err(self.stopped(signal, None)),
+                Err(first) => Err(self.stopped(second.unwrap_or(first), None)),
             },
         };
         match done {
@@ -389,7 +390,7 @@ impl Run<'_> {
         tell_failure(self.write_report(output_dir, &log, &object));
         output_dir.finish(&object)?;
         log.finish(&object);
-        self.output.result(&in_words(&object), &object);
+        self.output.result(&completed::in_words(&object), &object);
         Ok(())
     }
 
@@ -464,8 +465,8 @@ impl Run<'_> {
         };
         if goes_on && !self.is_local && !self.output.is_json() {
             eprintln!(
-                "the coordinator has this job already: it keeps its audit rates and, while it has \
-                 one, its plan, and options of this command change neither"
+                "the coordinator has this job already: it keeps its audit rates, and of the \
+                 options of this command only another --plan counts, once there are workers for it"
             );
         }
         let request = ClientRequest::Submit(Box::new(submission));
@@ -490,43 +491,4 @@ fn tell_failure(outcome: anyhow::Result<()>) {
     if let Err(why) = outcome {
         eprintln!("{}", crate::support::output::in_words(&why));
     }
-}
-
-/// A result as text.
-fn in_words(result: &Value) -> String {
-    let text = |key: &str| result[key].as_str().unwrap_or_default();
-    let number = |key: &str| result[key].as_f64().unwrap_or_default();
-    let count = |key: &str, noun: &str| counted(result[key].as_u64().unwrap_or_default(), noun);
-    let unaudited = match (result["audits"].as_u64(), result["inconclusive"].as_u64()) {
-        (Some(0), Some(1..)) => {
-            "\nwarning: no checker could audit any of the work that was drawn: the proof shows who \
-             signed what, and not that it is right"
-        }
-        (Some(0), _) => {
-            "\nwarning: no work was drawn for an audit (--audit-rate, --audit-rate-new): the proof \
-             shows who signed what, and not that it is right"
-        }
-        _ => "",
-    };
-    let evaluated = completed::evaluated_in_words(result);
-    format!(
-        "done: {}, loss {:.4}{evaluated}, {:.0} tokens/s, {} agreed{}{unaudited}\nhash   {}\n\
-         output {}\nproof  {}  (check it with `concord verify {}{}`)",
-        count("steps", "step"),
-        number("loss"),
-        number("tokens_per_second"),
-        count("audits", "audit"),
-        match result["inconclusive"].as_u64().unwrap_or_default() {
-            0 => String::new(),
-            count => format!(", {count} could not be re-run"),
-        },
-        text("record_digest"),
-        text("output_dir"),
-        text("bundle"),
-        text("bundle"),
-        match result["auditor"].as_str() {
-            Some(key) => format!(" --checker {key}"),
-            None => String::new(),
-        }
-    )
 }

@@ -17,9 +17,10 @@ use concord_runtime::{blobs, tensor_blob};
 use concord_verify::training::bundle::{self, Bundle};
 use serde_json::{Value, json};
 
+use super::completed::in_words;
 use super::output_dir::{OutputDir, files, remove_folder, sync};
 use super::replay_states::ReplayStates;
-use super::{forget_state, in_words, tell_failure};
+use super::{forget_state, tell_failure};
 use crate::support::client::Client;
 use crate::support::ingest::Ingested;
 use crate::support::job_file::JobFile;

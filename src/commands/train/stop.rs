@@ -8,10 +8,23 @@ use concord_coordinator::store::Store;
 use concord_proto::JobId;
 
 use crate::support::output::StoppedBySignal;
+use crate::support::signals::EndSignals;
 
 /// How many looks at a store that is still in use, and the time between two.
 const LOOKS: u32 = 20;
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How long an interrupted pool may take to end. One that waits for room on a full disk does not.
+const STOP_MAX: Duration = Duration::from_secs(15);
+
+/// Waits for what ends the command at once: a second signal, which is returned, or, after a first
+/// one, a pool that takes too long to end. Nothing is lost by it, as by a `kill -9`.
+pub async fn cut_short(signals: &mut EndSignals, is_interrupted: bool) -> Option<&'static str> {
+    tokio::select! {
+        signal = signals.next() => Some(signal),
+        () = tokio::time::sleep(STOP_MAX), if is_interrupted => None,
+    }
+}
 
 /// The message for a training that is stopped before a coordinator has the job.
 pub fn early(signal: &'static str) -> anyhow::Error {

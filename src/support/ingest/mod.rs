@@ -3,13 +3,15 @@
 mod chunks;
 mod expected;
 mod held_out;
-mod packing;
+pub mod mixing;
+pub mod packing;
+mod reading;
 mod told;
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use concord_data::{DataLoader, DatasetKind, DatasetSource, Grouping};
+use concord_data::{DatasetKind, DatasetSource};
 use concord_kernels::{Device, MomentKind, Tensor};
 use concord_models::decoder::{LoraSpec, TrainableTensor, norms, squared_norms};
 use concord_models::memory::TrainingRun;
@@ -20,14 +22,14 @@ use concord_proto::client::ModelProfile;
 use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
 use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, EvaluationSpec, HeldOut, JobSpec};
 use concord_runtime::{spec as words, tensor_blob};
-use concord_text::{ChatTemplate, TextTokenizer};
-use indicatif::{ProgressBar, ProgressStyle};
+use concord_text::TextTokenizer;
 
 use crate::support::blobs::BlobSet;
 use crate::support::job_file::{AdapterKind, JobFile, Steps};
 use crate::support::load_in;
 use crate::support::output::{Output, counted};
 use crate::support::profile::{self, KeptFormats};
+pub use chunks::parted;
 use chunks::{CHUNK_SEQUENCES, Chunks};
 use told::Told;
 
@@ -40,13 +42,6 @@ const ASSUMED: &str = "the job file has no `adapter`, so a LoRA adapter is train
 const NO_TEMPLATE: &str = "the model's chat template is not used: `instruct` learns instruction, \
                            input and output as a line each; ask the tuned model in that form \
                            (`concord generate`, /v1/completions)";
-
-/// A note, because the tuned model is served with the date of the day.
-const CLOCK_STANDS: &str = "the model's chat template writes the date: it is 26 July 2024 in all \
-                            that is learnt, so that a job is the same tomorrow";
-
-/// Less data than this are read in a second or two, and need no progress bar.
-const BAR_BYTES_MIN: u64 = 4 << 20;
 
 /// A job, ready to be submitted.
 pub struct Ingested {
@@ -245,8 +240,8 @@ fn data_manifest(
              set `sample_packing: false`"
         );
     }
-    let mut chunks = Chunks::new(blobs, job.sample_packing);
-    let mut told = sequences(job, folder, tokenizer.as_ref(), &mut chunks, output)?;
+    let mut chunks = Chunks::new(blobs, job.sample_packing, job.mix.is_some());
+    let mut told = reading::sequences(job, folder, tokenizer.as_ref(), &mut chunks, output)?;
     let notes = tokenizer.iter().flat_map(TextTokenizer::notes);
     told.extend(notes.map(|note| Told::note(note)));
     let drawn = held_out::count(job, chunks.examples() as u64)?;
@@ -276,103 +271,6 @@ fn data_manifest(
         tokens,
     };
     Ok((data, told))
-}
-
-/// Writes all sequences, in the order of the data sets. Notes on these.
-fn sequences(
-    job: &JobFile,
-    folder: &ModelFolder,
-    tokenizer: Option<&TextTokenizer>,
-    chunks: &mut Chunks,
-    output: &Output,
-) -> anyhow::Result<Vec<Told>> {
-    let has_turns = |source: &DatasetSource| source.kind.has_turns();
-    let template = match job.all_datasets().any(has_turns) {
-        true => folder.chat_template()?,
-        false => None,
-    };
-    let template = template.map(|template| template.with_clock(concord_data::CLOCK));
-    let config = folder.config();
-    let bar = reading_bar(job, output);
-    let mut loader = DataLoader {
-        tokenizer,
-        chat_template: template.as_ref(),
-        vocab: config.vocab,
-        max_positions: config.max_positions,
-        eos: &config.eos,
-        sequence_len: job.sequence_len,
-        progress: &mut |bytes| bar.inc(bytes),
-    };
-    let mut all = Vec::new();
-    for (sets, is_held) in [(&job.datasets[..], false), (job.test_datasets(), true)] {
-        if is_held && !sets.is_empty() {
-            chunks.hold_out_the_rest();
-        }
-        let loaded = loader.each(sets, &mut |sequence| chunks.add(sequence));
-        all.extend(loaded?.into_iter().map(|loaded| (sets, loaded)));
-    }
-    bar.finish_and_clear();
-    let mut told = Vec::new();
-    for (sets, loaded) in all {
-        let sources = &sets[loaded.sources.clone()];
-        if let (Some(grouping), Some(source)) = (&loaded.grouping, sources.first()) {
-            check_grouping(job, source, grouping)?;
-        }
-        told.push(Told::of(sources, job.sequence_len, &loaded.counts));
-    }
-    let reads_clock = |template: &ChatTemplate| template.reads_variable("strftime_now", true);
-    if template.as_ref().is_some_and(reads_clock) {
-        told.push(Told::note(CLOCK_STANDS));
-    }
-    Ok(told)
-}
-
-/// A progress bar over the bytes of the data sets, if reading them takes a while.
-fn reading_bar(job: &JobFile, output: &Output) -> ProgressBar {
-    let files = job.all_datasets();
-    let paths = files.filter_map(|source| source.files().ok()).flatten();
-    let bytes: u64 = paths
-        .filter_map(|path| Some(path.metadata().ok()?.len()))
-        .sum();
-    if output.is_json() || bytes < BAR_BYTES_MIN {
-        return ProgressBar::hidden();
-    }
-    let style = "{bar:20} {bytes}/{total_bytes} of data tokenized  eta {eta}";
-    let style = ProgressStyle::with_template(style).expect("the template is right");
-    ProgressBar::new(bytes).with_style(style)
-}
-
-/// Refuses a job whose steps and microbatches differ from those of its `tokens` file.
-fn check_grouping(
-    job: &JobFile,
-    source: &DatasetSource,
-    grouping: &Grouping,
-) -> anyhow::Result<()> {
-    // A job on tokens has no epochs.
-    let asked = (
-        job.timing.fixed_steps().unwrap_or_default(),
-        job.gradient_accumulation_steps,
-        job.micro_batch_size,
-    );
-    let found = (
-        u64::from(grouping.steps),
-        grouping.microbatches,
-        grouping.batch,
-    );
-    if asked.0 <= found.0 && (asked.1, asked.2) == (found.1, found.2) {
-        return Ok(());
-    }
-    bail!(
-        "{}: its tokens are for {} steps of {} microbatches of {} sequences; the job asks for \
-         max_steps {}, gradient_accumulation_steps {}, micro_batch_size {}",
-        source.path.display(),
-        found.0,
-        found.1,
-        found.2,
-        asked.0,
-        asked.1,
-        asked.2
-    )
 }
 
 fn proto_tensor(

@@ -5,11 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use concord_proto::TrainingSequence;
 
-use super::told::Told;
-
 /// Puts examples into sequences of at most `len` tokens: best fit, longest first. A sequence has
 /// its examples in their order, and stands where its first one stood.
-pub(super) fn packed(examples: Vec<TrainingSequence>, len: usize) -> Vec<TrainingSequence> {
+pub fn packed(examples: Vec<TrainingSequence>, len: usize) -> Vec<TrainingSequence> {
     let mut places: Vec<Vec<usize>> = bins(&examples, len);
     places.iter_mut().for_each(|place| place.sort_unstable());
     places.sort_unstable();
@@ -23,15 +21,15 @@ pub(super) fn packed(examples: Vec<TrainingSequence>, len: usize) -> Vec<Trainin
     places.into_iter().map(&mut join).collect()
 }
 
-/// A note on what was packed.
-pub(super) fn told(examples: usize, packed: &[TrainingSequence], len: usize) -> Told {
+/// What is to be said of so many examples in these sequences.
+pub fn words(examples: u64, packed: &[TrainingSequence], len: usize) -> String {
     let tokens: usize = packed.iter().map(|sequence| sequence.tokens.len()).sum();
     let full = 100.0 * tokens as f64 / (packed.len() * len).max(1) as f64;
-    Told::note(&format!(
+    format!(
         "sample_packing: {examples} examples in {} sequences of {len} tokens, which they fill to \
          {full:.1} %",
         packed.len()
-    ))
+    )
 }
 
 /// Which examples share a sequence. Of examples of one length the first is placed first, and of

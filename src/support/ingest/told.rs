@@ -32,9 +32,14 @@ impl Told {
 
     /// A note on a choice that was made where the job file makes none.
     pub fn note(words: &str) -> Self {
+        Self::event(words.to_string(), json!({ "event": "note", "note": words }))
+    }
+
+    /// A note that programs get as this event.
+    pub fn event(line: String, object: Value) -> Self {
         Self {
-            line: words.to_string(),
-            object: json!({ "event": "note", "note": words }),
+            line,
+            object,
             is_less: false,
         }
     }

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
-use concord_data::{DatasetKind, DatasetSource, ExcessLength, HubChoice, TrainedEnds};
+use concord_data::{
+    DatasetKind, DatasetSource, ExcessLength, HubChoice, Mix, MixEnd, Shard, TrainedEnds,
+};
 use serde_json::Value;
 
 use super::keys::Keys;
 use super::known::Section;
+use super::modules;
 use crate::support::home;
 
 /// Whether a key means something to a kind of data set.
@@ -123,6 +126,7 @@ fn dataset(keys: &Keys) -> anyhow::Result<DatasetSource> {
         source.split = Some(split);
     }
     source.weight = keys.exact_if("weight")?.filter(|weight| *weight < 1.0);
+    source.shard = shard(keys)?;
     source.hub = HubChoice {
         name: keys.text_if("name")?,
         revision: keys.text_if("revision")?.filter(|_| keys.has("revision")),
@@ -142,6 +146,50 @@ fn dataset(keys: &Keys) -> anyhow::Result<DatasetSource> {
     read_turns(keys, &mut source)?;
     check_fields(keys, &source)?;
     Ok(source)
+}
+
+/// The part of the rows that is taken.
+fn shard(keys: &Keys) -> anyhow::Result<Option<Shard>> {
+    let of = keys.whole("shards")?;
+    if !keys.has("shards") {
+        return match keys.has("shards_idx") {
+            true => Err(keys.idle("shards_idx", "without `shards`")),
+            false => Ok(None),
+        };
+    }
+    if keys.has("weight") {
+        return Err(keys.idle("weight", "beside `shards`"));
+    }
+    match keys.whole("shards_idx")? {
+        index if index < of => Ok(Some(Shard { of, index }).filter(|shard| shard.of > 1)),
+        _ => Err(keys.bad("shards_idx", format!("a whole number below {of} (shards)"))),
+    }
+}
+
+/// How so many data sets alternate; `None` where they are joined.
+pub(super) fn mix(keys: &Keys, count: usize) -> anyhow::Result<Option<Mix>> {
+    let ends = [
+        None,
+        Some(MixEnd::FirstExhausted),
+        Some(MixEnd::AllExhausted),
+    ];
+    let end = keys.word("mix_strategy", &ends)?;
+    let shares = keys.value_if("interleave_probs", modules::shares)?;
+    let Some(end) = end else {
+        return match shares {
+            Some(_) => Err(keys.idle("interleave_probs", "where data sets are joined")),
+            None => Ok(None),
+        };
+    };
+    if count < 2 {
+        return Err(keys.idle("mix_strategy", "on one data set"));
+    }
+    let probabilities = shares.unwrap_or_default();
+    if !probabilities.is_empty() && probabilities.len() != count {
+        let allowed = format!("a list of {count} numbers, one for each data set");
+        return Err(keys.bad("interleave_probs", allowed));
+    }
+    Ok(Some(Mix { end, probabilities }))
 }
 
 /// The keys on turns of conversations.
@@ -247,14 +295,18 @@ fn check_keys(keys: &Keys, source: &DatasetSource) -> anyhow::Result<()> {
             ));
         }
     }
-    if is_grouped(source) && (keys.has("train_on_inputs") || keys.has("excess_length_strategy")) {
-        let key = match keys.has("train_on_inputs") {
-            true => "train_on_inputs",
-            false => "excess_length_strategy",
-        };
-        return Err(keys.idle(key, "on a file of tokens, which is taken as it is"));
+    let of_rows = [
+        "train_on_inputs",
+        "excess_length_strategy",
+        "weight",
+        "shards",
+    ];
+    match of_rows.into_iter().find(|key| keys.has(key)) {
+        Some(key) if is_grouped(source) => {
+            Err(keys.idle(key, "on a file of tokens, which is taken as it is"))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Refuses fields that are named twice, and those that are read and ignored.

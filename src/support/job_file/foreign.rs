@@ -3,7 +3,7 @@
 use concord_data::DatasetKind;
 
 /// Keys of other tools whose names are unlike ours.
-const KEYS: [(&[&str], &str); 18] = [
+const KEYS: [(&[&str], &str); 19] = [
     (&["num_train_epochs", "epochs"], "set `num_epochs`"),
     (
         &["model_name_or_path", "model", "model_name"],
@@ -52,10 +52,33 @@ const KEYS: [(&[&str], &str); 18] = [
         "set `load_in_4bit: true` or `load_in_8bit: true`",
     ),
     (
+        &[
+            "wandb_project",
+            "wandb_entity",
+            "wandb_name",
+            "wandb_run_id",
+            "wandb_mode",
+            "wandb_watch",
+            "wandb_log_model",
+            "use_wandb",
+            "use_trackio",
+            "trackio_project_name",
+            "trackio_run_name",
+            "trackio_space_id",
+            "run_name",
+        ],
+        TRACKERS,
+    ),
+    (
         &["<<"],
         "YAML's merge keys are not read, so write the keys out",
     ),
 ];
+
+/// What there is in place of W&B, trackio and their like.
+pub(super) const TRACKERS: &str = "nothing is sent to a tracker: steps are logged in \
+    output_dir/log.jsonl, and with `report_to: tensorboard` as event files, too, which W&B (`wandb \
+    sync`) and trackio (`import_tf_events`) read";
 
 /// Types of data sets of other tools.
 const TYPES: [(&[&str], &str); 4] = [

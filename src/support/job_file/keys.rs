@@ -125,9 +125,10 @@ impl<'a> Keys<'a> {
         let (place, name) = (self.place(key), self.name(key));
         let is_type = self.section == Section::Dataset && key == "type";
         let word = self.word_given(key).filter(|_| is_type);
-        let remedy = match word.and_then(foreign::dataset_type) {
-            Some(remedy) => format!("; {remedy}"),
-            None => String::new(),
+        let remedy = match (key, word.and_then(foreign::dataset_type)) {
+            (_, Some(remedy)) => format!("; {remedy}"),
+            ("report_to", _) => format!("; {}", foreign::TRACKERS),
+            _ => String::new(),
         };
         anyhow!("{place}: {name} is {found}, but must be {allowed}{remedy}")
     }
@@ -433,6 +434,7 @@ fn holds(value: &Value, allowed: Allowed) -> bool {
         Allowed::Positive | Allowed::NotNegative | Allowed::ShareOrCount | Allowed::Share(_) => {
             real(value, allowed).is_some()
         }
+        Allowed::Shares => modules::shares(value).is_some(),
         Allowed::Mappings => {
             let items = value.as_sequence();
             items.is_some_and(|items| items.iter().all(Value::is_mapping))

@@ -58,6 +58,8 @@ pub(super) enum Allowed {
     Ranks,
     /// A mapping from expressions to numbers above 0.
     Alphas,
+    /// Numbers above 0 that add up to 1.
+    Shares,
     /// A list of mappings.
     Mappings,
     Mapping,
@@ -138,7 +140,7 @@ const OPTIMIZERS: [&str; 11] = [
 const EXEMPT: [&str; 2] = ["none", "norms_and_biases"];
 
 /// The curves of the learning rate.
-pub(super) const CURVES: [&str; 7] = [
+pub(super) const CURVES: [&str; 8] = [
     "cosine",
     "linear",
     "constant",
@@ -146,6 +148,7 @@ pub(super) const CURVES: [&str; 7] = [
     "linear_from_zero",
     "constant_with_warmup",
     "inverse_sqrt",
+    "rex",
 ];
 
 /// The word for a sequence length that the data decide.
@@ -153,16 +156,17 @@ pub(super) const LONGEST: &str = "longest";
 
 /// Every key, in the order of the help page.
 #[rustfmt::skip]
-pub(super) const KEYS: [Key; 96] = [
+pub(super) const KEYS: [Key; 101] = [
     key(Job, "base_model", Model, Refused, "the model that is tuned"),
-    key(Job, "load_in_4bit", Flag, Is("false"),
+    key(Job, "load_in_4bit", Flag, Means("false, but true with adapter: qlora"),
         "whether the matrices of the layers are quantised to 4 bits as they are read: QLoRA; what \
          is trained and proven is an adapter of that model"),
     key(Job, "bnb_4bit_quant_type", Words(&["nf4", "q4_k"]), Is("nf4"),
         "the format of load_in_4bit: bitsandbytes' NF4, or GGUF's Q4_K"),
     key(Job, "load_in_8bit", Flag, Is("false"), "the same, to 8 bits: GGUF's Q8_0"),
     key(Job, "datasets", Mappings, Refused,
-        "the data, one mapping for each data set; they are joined in this order"),
+        "the data, one mapping for each data set; they are joined in this order, unless \
+        mix_strategy says otherwise"),
     key(Dataset, "path", Path, Refused,
         "a file, a folder of files, a pattern with * and ?, or owner/name of the Hugging Face hub; \
         rows are read from .jsonl, .json, .csv, .tsv and (with the feature `parquet`) .parquet; \
@@ -189,6 +193,9 @@ pub(super) const KEYS: [Key; 96] = [
         those files that have the word in their names"),
     key(Dataset, "weight", Share(Ends::Upper), Is("1"),
         "the share of these rows that is drawn, by seed; rounded down"),
+    key(Dataset, "shards", Whole(1, u32::MAX), Is("1"),
+        "into how many parts these rows are divided, after a shuffle by seed; one is taken"),
+    key(Dataset, "shards_idx", Whole(0, u32::MAX), Is("0"), "which one, from 0"),
     key(Dataset, "max_samples", Whole(1, u32::MAX), Means("all rows"),
         "so many of these rows, the first"),
     key(Dataset, "field", Text, Is("text"),
@@ -242,8 +249,15 @@ pub(super) const KEYS: [Key; 96] = [
         nothing to learn"), "fields of rows and messages to leave out on purpose"),
     key(Dataset, "columns", Names, Means("what ignore_fields says"),
         "fields of rows to keep; all others are left out on purpose"),
-    key(Job, "adapter", Words(&["lora", "full"]), Is("lora"),
-        "what is trained: a LoRA adapter, or every weight"),
+    key(Job, "mix_strategy", Words(&["concat", "interleave_under", "interleave_over"]),
+        Is("concat"),
+        "how data sets are put together: joined; or alternating, sequence by sequence, until one \
+        is taken whole, or until all are, where those that end earlier begin anew"),
+    key(Job, "interleave_probs", Shares, Means("they take turns"),
+        "how often each data set is next, drawn by seed"),
+    key(Job, "adapter", Words(&["lora", "qlora", "full"]), Is("lora"),
+        "what is trained: a LoRA adapter, one on a base of 4 bits (load_in_4bit, which it \
+         implies), or every weight"),
     key(Job, "lora_r", Whole(1, 4_096), Means("8, or that of initial_adapter"),
         "rank of the adapter"),
     key(Job, "lora_alpha", Positive, Means("16, or that of initial_adapter"),
@@ -288,10 +302,13 @@ pub(super) const KEYS: [Key; 96] = [
          step, rounded up"),
     key(Job, "learning_rate", Share(Ends::Upper), Refused, "the peak of the learning rate"),
     key(Job, "lr_scheduler", Words(&CURVES), Is("cosine"),
-        "the curve of the learning rate after the warm-up; the first three begin warm-up above 0, \
-         the others, which are those of Hugging Face, at 0"),
+        "the curve of the learning rate after the warm-up; the first three, and rex, which is \
+         Axolotl's, begin warm-up above 0, the others, which are those of Hugging Face, at 0"),
     key(Job, "min_lr_ratio", Share(Ends::Both), Is("0"),
-        "for cosine_from_zero: the share of the peak where the cosine ends"),
+        "for cosine_from_zero and rex: the share of the peak where the curve ends"),
+    key(Job, "loraplus_lr_ratio", Positive, Means("1: all tensors have one rate"),
+        "the learning rate of the matrices B of the adapter, and of what has one dimension, over \
+         that of the rest (LoRA+, whose authors propose 16)"),
     key(Job, "warmup_steps", Whole(0, STEPS_MAX), Is("0"), "steps of warm-up, at most max_steps"),
     key(Job, "warmup_ratio", Share(Ends::Both), Means("what warmup_steps says"),
         "the same, as a share of the steps, rounded up"),
@@ -428,6 +445,7 @@ impl fmt::Display for Allowed {
             Share(Ends::Upper) => f.write_str("above 0, and at most 1"),
             Share(Ends::Both) => f.write_str("from 0 to 1"),
             Bits => f.write_str("one of 8, 14 and 16 (bits)"),
+            Shares => f.write_str("a list of numbers above 0 that add up to 1"),
             Mappings => f.write_str("a list of mappings"),
             Mapping => f.write_str("a mapping of keys"),
         }

@@ -12,6 +12,7 @@ mod known;
 mod lora;
 mod modules;
 mod optimizer;
+mod rates;
 pub mod sample;
 pub mod schema;
 mod timing;
@@ -20,15 +21,14 @@ mod translate;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use concord_data::DatasetSource;
+use concord_data::{DatasetSource, Mix};
 use concord_kernels::packed::QuantFormat;
 use concord_models::config::{DecoderConfig, LoraSpec};
 use concord_models::decoder::{Trainable, TrainableTensor};
 use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
 use concord_proto::{
-    CurveFromZero, LossLimit, Optimizer, Order, PrecisionSpec, RateSchedule, Regularization,
-    ScheduleKind, UpdateRule,
+    LossLimit, Optimizer, Order, PrecisionSpec, RateSchedule, Regularization, UpdateRule,
 };
 use concord_recipe::Expected;
 use concord_runtime::spec;
@@ -38,6 +38,7 @@ pub use given::{GivenJob, ReadOptions};
 use keys::Keys;
 use known::Section;
 use lora::LoraKeys;
+pub use rates::Rates;
 pub use timing::{JobTiming, Steps};
 
 /// The longest sequence.
@@ -52,6 +53,13 @@ pub enum AdapterKind {
     Full,
 }
 
+/// What the words of `adapter` mean, and whether the base has 4 bits without another key.
+const ADAPTERS: [(AdapterKind, bool); 3] = [
+    (AdapterKind::Lora, false),
+    (AdapterKind::Lora, true),
+    (AdapterKind::Full, false),
+];
+
 /// A job file whose every value is in range. Paths are relative to the current directory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobFile {
@@ -59,6 +67,8 @@ pub struct JobFile {
     pub base_model: String,
     /// At least one; a `tokens` file is the only one.
     pub datasets: Vec<DatasetSource>,
+    /// How they alternate; `None` where they are joined.
+    pub mix: Option<Mix>,
     /// What is trained.
     pub adapter: AdapterKind,
     /// Whether the file has no `adapter`.
@@ -77,10 +87,8 @@ pub struct JobFile {
     pub gradient_accumulation_steps: u32,
     /// Steps, warm-up and checkpoints.
     pub timing: JobTiming,
-    /// The peak of the learning rate.
-    pub learning_rate: f32,
-    /// Its curve after warm-up.
-    pub lr_scheduler: ScheduleKind,
+    /// The learning rate.
+    pub rates: Rates,
     /// What is done with gradients.
     pub rule: UpdateRule,
     /// Decoupled weight decay.
@@ -149,13 +157,13 @@ impl JobFile {
             true => keys.check()?,
             false => given.check_foreign(keys.wrong())?,
         }
-        let adapter = keys.word("adapter", &[AdapterKind::Lora, AdapterKind::Full])?;
+        let (adapter, is_qlora) = keys.word("adapter", &ADAPTERS)?;
         let datasets = datasets::read(&keys)?;
         let seed = keys.seed("seed")?;
         let mut job = Self {
             timing: JobTiming::read(&keys, given)?,
             base_model: keys.path("base_model")?,
-            load_in: load_in(&keys, adapter)?,
+            load_in: load_in(&keys, adapter, is_qlora)?,
             adapter,
             adapter_is_assumed: !keys.has("adapter"),
             initial_adapter: keys.path_if("initial_adapter")?.map(PathBuf::from),
@@ -163,8 +171,7 @@ impl JobFile {
             is_longest: keys.whole_or_word("sequence_len")?.is_none(),
             micro_batch_size: keys.whole("micro_batch_size")?,
             gradient_accumulation_steps: keys.whole("gradient_accumulation_steps")?,
-            learning_rate: keys.number("learning_rate")?,
-            lr_scheduler: curve(&keys)?,
+            rates: Rates::read(&keys)?,
             rule: optimizer::rule(&keys)?,
             weight_decay: keys.number("weight_decay")?,
             spares_norms_and_biases: keys.word("weight_decay_exempt", &[false, true])?,
@@ -175,6 +182,7 @@ impl JobFile {
             z_loss: keys.number("z_loss")?,
             seed,
             shuffle: datasets::shuffle(&keys, &datasets)?,
+            mix: datasets::mix(&keys, datasets.len())?,
             datasets,
             output_dir: keys.path("output_dir")?.into(),
             save_total_limit: keys.whole("save_total_limit")?,
@@ -232,9 +240,10 @@ impl JobFile {
 
     /// Refuses keys of LoRA in a full fine-tune, where they would have no effect.
     fn check_adapter(&self, keys: &Keys) -> anyhow::Result<()> {
-        let lora = lora::KEYS
-            .into_iter()
-            .chain(["lora_dropout", "initial_adapter"]);
+        let lora =
+            lora::KEYS
+                .into_iter()
+                .chain(["lora_dropout", "initial_adapter", "loraplus_lr_ratio"]);
         let idle = { lora }.find(|key| keys.has(key));
         match (self.adapter, idle) {
             (AdapterKind::Full, Some(key)) => bail!(
@@ -309,21 +318,7 @@ impl JobFile {
 
     /// The learning rate over the steps, in the form of the job spec.
     pub fn schedule(&self, steps: &Steps) -> RateSchedule {
-        let zero = CurveFromZero::Cosine {
-            floor: 0.0_f32.into(),
-        };
-        // Without warm-up a curve is the same from wherever it begins: one job, one hash.
-        let kind = match (self.lr_scheduler, steps.warmup) {
-            (ScheduleKind::FromZero(curve), 0) if curve == zero => ScheduleKind::Cosine,
-            (ScheduleKind::FromZero(CurveFromZero::Linear), 0) => ScheduleKind::Linear,
-            (ScheduleKind::FromZero(CurveFromZero::Constant), 0) => ScheduleKind::Constant,
-            (kind, _) => kind,
-        };
-        RateSchedule {
-            kind,
-            learning_rate: self.learning_rate.into(),
-            warmup_steps: steps.warmup,
-        }
+        self.rates.schedule(steps)
     }
 
     /// The order of sequences, in the form of the job spec.
@@ -335,30 +330,26 @@ impl JobFile {
     }
 }
 
-/// The curve of the learning rate.
-fn curve(keys: &Keys) -> anyhow::Result<ScheduleKind> {
-    let floor = keys.number("min_lr_ratio")?.into();
-    let from_zero = CurveFromZero::Cosine { floor };
-    let curves = [
-        ScheduleKind::Cosine,
-        ScheduleKind::Linear,
-        ScheduleKind::Constant,
-        ScheduleKind::FromZero(from_zero),
-        ScheduleKind::FromZero(CurveFromZero::Linear),
-        ScheduleKind::FromZero(CurveFromZero::Constant),
-        ScheduleKind::FromZero(CurveFromZero::InverseSqrt),
-    ];
-    let curve = keys.word("lr_scheduler", &curves)?;
-    if keys.has("min_lr_ratio") && curve != ScheduleKind::FromZero(from_zero) {
-        return Err(keys.idle("min_lr_ratio", "without `lr_scheduler: cosine_from_zero`"));
-    }
-    Ok(curve)
-}
-
 /// What the base model is quantised to.
-fn load_in(keys: &Keys, adapter: AdapterKind) -> anyhow::Result<Option<QuantFormat>> {
-    let four = keys.flag("load_in_4bit")?;
-    let eight = keys.flag("load_in_8bit")?;
+fn load_in(
+    keys: &Keys,
+    adapter: AdapterKind,
+    is_qlora: bool,
+) -> anyhow::Result<Option<QuantFormat>> {
+    let (four, eight) = (keys.flag_if("load_in_4bit")?, keys.flag("load_in_8bit")?);
+    if is_qlora && (eight || four == Some(false)) {
+        let key = if eight {
+            "load_in_8bit"
+        } else {
+            "load_in_4bit"
+        };
+        bail!(
+            "{}: `{key}` is {eight}, but `adapter: qlora` is LoRA on a base of 4 bits; remove \
+             `{key}`, or set `adapter: lora`",
+            keys.place(key)
+        );
+    }
+    let four = is_qlora || four == Some(true);
     let kind = keys.word("bnb_4bit_quant_type", &[QuantFormat::Nf4, QuantFormat::Q4K])?;
     if !four && keys.has("bnb_4bit_quant_type") {
         return Err(keys.idle("bnb_4bit_quant_type", "without `load_in_4bit: true`"));

@@ -1,4 +1,5 @@
-//! Values of keys that name modules: lists, expressions, and mappings from both.
+//! Values of keys that are lists: names of modules, expressions for them, mappings from both, and
+//! shares.
 
 use concord_models::config::Projection;
 use concord_models::peft::Modules;
@@ -56,6 +57,18 @@ pub(super) fn ranks(value: &Value) -> Option<Vec<(String, u32)>> {
 pub(super) fn alphas(value: &Value) -> Option<Vec<(String, f64)>> {
     let alpha = |value: &Value| value.as_f64().filter(|alpha| *alpha > 0.0);
     entries(value, alpha)
+}
+
+/// Shares above 0 that add up to 1, two at least.
+pub(super) fn shares(value: &Value) -> Option<Vec<f64>> {
+    let share = |value: &Value| value.as_f64().filter(|share| *share > 0.0);
+    let shares: Vec<f64> = value
+        .as_sequence()?
+        .iter()
+        .map(share)
+        .collect::<Option<_>>()?;
+    let sum: f64 = shares.iter().sum();
+    (shares.len() > 1 && (sum - 1.0).abs() < 1e-6).then_some(shares)
 }
 
 fn entries<T>(value: &Value, read: impl Fn(&Value) -> Option<T>) -> Option<Vec<(String, T)>> {

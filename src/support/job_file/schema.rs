@@ -92,6 +92,10 @@ fn allowed(key: &Key) -> Value {
         }
         Allowed::Share(Ends::Both) => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         Allowed::Bits => json!({ "enum": [8, 14, 16] }),
+        Allowed::Shares => {
+            let share = json!({ "type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1 });
+            json!({ "type": "array", "items": share, "minItems": 2 })
+        }
         Allowed::Mappings => json!({ "type": "array", "items": object(Section::Dataset) }),
         Allowed::Mapping if key.name == "precision" => object(Section::Precision),
         // Their keys are names that the data and the template give.

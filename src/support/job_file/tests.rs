@@ -1,11 +1,13 @@
 use concord_data::DatasetKind;
 use concord_models::config::Projection;
 use concord_models::golden::tiny_llama;
-use concord_proto::MomentFormat;
+use concord_proto::{CurveFromZero, MomentFormat, ScheduleKind};
 
 use super::*;
 
+mod adapter;
 mod optimizer;
+mod rates;
 mod silent;
 
 const JOB: &str = "\
@@ -64,7 +66,7 @@ fn every_value_is_read() {
     assert_eq!(job.gradient_accumulation_steps, 8);
     assert_eq!((steps(&job).steps, steps(&job).warmup), (30, 5));
     assert_eq!(
-        (job.learning_rate, job.lr_scheduler),
+        (job.rates.peak, job.rates.curve),
         (1e-3, ScheduleKind::Linear)
     );
     assert_eq!((job.seed, job.order()), (7, Order::Shuffled { seed: 7 }));
@@ -97,7 +99,7 @@ fn what_is_left_out_has_the_usual_value() {
         (0.0, 1.0, 42)
     );
     assert_eq!(
-        (job.lr_scheduler, steps(&job).warmup),
+        (job.rates.curve, steps(&job).warmup),
         (ScheduleKind::Cosine, 0)
     );
     assert_eq!((steps(&job).save, job.recompute), (10, false));
@@ -121,7 +123,7 @@ fn a_number_is_a_number_however_it_is_spelt() {
     ] {
         let job = with("learning_rate", &format!("learning_rate: {spelling}"));
         assert_eq!(
-            job.unwrap().learning_rate.to_bits(),
+            job.unwrap().rates.peak.to_bits(),
             1e-3_f32.to_bits(),
             "{spelling}"
         );
@@ -251,8 +253,8 @@ const OUT_OF_RANGE: &[(&str, &str)] = &[
     ),
     ("precision: 8", "`precision` is 8, but must be a mapping"),
     (
-        "adapter: qlora",
-        "`adapter` is \"qlora\", but must be one of lora, full",
+        "adapter: dora",
+        "`adapter` is \"dora\", but must be one of lora, qlora, full",
     ),
     (
         "base_model: 7",

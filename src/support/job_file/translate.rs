@@ -258,6 +258,10 @@ fn row_keys(dataset: &Dataset, keys: &mut Vec<(&'static str, Value)>) {
     if let Some(weight) = dataset.weight {
         keys.push(("weight", Value::from(weight)));
     }
+    if let Some((of, index)) = dataset.shard {
+        keys.push(("shards", Value::from(of)));
+        keys.push(("shards_idx", Value::from(index)));
+    }
 }
 
 fn list(names: &[String]) -> Value {

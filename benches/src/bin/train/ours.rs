@@ -13,7 +13,8 @@ use concord_models::decoder::{
     Trainable,
 };
 use concord_models::train::{
-    MomentForm, OptimizerSettings, StepScalars, TrainState, StepRule, gradient_norm, lora_init,
+    MomentForm, OptimizerSettings, StepRule, StepScalars, TensorRule, TrainState, gradient_norm,
+    lora_init,
 };
 
 use concord_runtime::{moment_blob, tensor_blob};
@@ -115,7 +116,9 @@ impl Trainer {
             weight_decay: 0.01,
             max_grad_norm: 1.0,
         };
-        let updated = self.state.updated(&device, &gradients, &settings, &scalars, |_| true);
+        let updated = self
+            .state
+            .updated(&device, &gradients, &settings, &scalars, |_| TensorRule::USUAL);
         self.state = updated.expect("finite");
         self.stage.refresh(&self.state.values()).expect("the device works");
         self.step += 1;

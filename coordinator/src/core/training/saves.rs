@@ -153,6 +153,7 @@ mod tests {
                 max_grad_norm: one,
             },
             schedule: RateSchedule {
+                b_ratio: None,
                 kind: ScheduleKind::Constant,
                 learning_rate: one,
                 warmup_steps: 0,

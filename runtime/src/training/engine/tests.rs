@@ -76,6 +76,7 @@ pub(crate) fn job_spec(config: &DecoderConfig) -> JobSpec {
             max_grad_norm: 1.0.into(),
         },
         schedule: RateSchedule {
+            b_ratio: None,
             kind: ScheduleKind::Constant,
             learning_rate: 0.01.into(),
             warmup_steps: 0,

@@ -445,7 +445,7 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
     let path = dir.join(LOCK_FILE);
     let mut options = OpenOptions::new();
     let file = options.create(true).truncate(false).write(true).open(&path);
-    let file = file.with_context(|| format!("output_dir: {} cannot be written", dir.display()))?;
+    let file = file.map_err(|why| unwritable(dir, why))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => bail!(
@@ -469,7 +469,17 @@ fn try_to_write(dir: &Path) -> anyhow::Result<()> {
         file.write_all(&[0; 4_096])?;
         file.as_file().sync_all()
     };
-    write().with_context(|| format!("output_dir: {} cannot be written", dir.display()))
+    write().map_err(|why| unwritable(dir, why))
+}
+
+/// The error that a folder cannot be written.
+fn unwritable(dir: &Path, why: std::io::Error) -> anyhow::Error {
+    let remedy = match why.kind() {
+        ErrorKind::StorageFull => ": make room on its disk, and the same command goes on",
+        _ => "",
+    };
+    let words = format!("output_dir: {} cannot be written{remedy}", dir.display());
+    anyhow::Error::from(why).context(words)
 }
 
 #[cfg(test)]

@@ -21,8 +21,8 @@ fn a_key_that_is_there_has_a_value() {
     }
     assert_eq!(
         refusal("adapter", "adapter:"),
-        "job.yaml:14: `adapter` has no value, but must be one of lora, full; write `adapter: \
-         full` to train every weight"
+        "job.yaml:14: `adapter` has no value, but must be one of lora, qlora, full; write \
+         `adapter: full` to train every weight"
     );
 }
 
@@ -321,6 +321,20 @@ fn the_table_of_keys_is_whole() {
         ("constant", ScheduleKind::Constant),
     ] {
         let job = with("lr_scheduler", &format!("lr_scheduler: {word}")).unwrap();
-        assert_eq!(job.lr_scheduler, curve);
+        assert_eq!(job.rates.curve, curve);
+    }
+}
+
+#[test]
+fn trackers_are_refused_with_what_there_is_in_their_place() {
+    for more in [
+        "report_to: wandb",
+        "report_to: trackio",
+        "wandb_project: mine",
+        "run_name: a",
+    ] {
+        let error = refusal("", more);
+        let words = ["log.jsonl", "report_to: tensorboard", "wandb sync"];
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
 }
