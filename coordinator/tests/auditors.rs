@@ -4,8 +4,8 @@
 mod sim;
 
 use concord_proto::client::JobEvent;
-use concord_proto::ledger::Offence;
-use concord_proto::{Digest, WorkerId};
+use concord_proto::ledger::{LedgerEntry, LedgerEvent, Offence, entry_digest};
+use concord_proto::{Digest, Signed, WorkerId};
 use concord_verify::training::bundle::{self, AuditorReport};
 use sim::auditor::Manner;
 use sim::job::{ALWAYS, job};
@@ -99,18 +99,19 @@ fn an_auditor_finds_a_lie_by_itself() {
     }
 }
 
-/// An auditor that opens nothing, or other secrets than its own, costs a pause and no more.
+/// An auditor that opens nothing, or other secrets than its own, or answers nothing about what they
+/// draw, costs a pause and no more.
 #[test]
 fn an_auditor_that_fails_holds_nothing_up_and_shows_nothing() {
     let expected = alone();
-    for manner in [Manner::Silent, Manner::OtherSecrets] {
+    for manner in [Manner::Silent, Manner::OtherSecrets, Manner::Mute] {
         let mut world = pool(9, (2, 1), None);
         world.join_auditor(201, 0, manner, ALWAYS);
         world.replay_submission();
         let (record, auditors) = finish(&mut world, &format!("{manner:?}"));
         assert_eq!(record, expected);
         let own = &auditors[0];
-        assert_eq!((own.drawn, own.unsettled), (0, STEPS), "{manner:?}");
+        assert_eq!((own.agreed, own.unsettled), (0, STEPS), "{manner:?}");
         assert!(own.detection(STEPS).abs() < 1e-12);
         assert!(world.memory.convicted.is_empty());
     }
@@ -177,4 +178,81 @@ fn faults_never_make_an_auditor_show_more_than_it_has_seen() {
         whole += u32::from(own.unsettled == 0);
     }
     assert!(whole >= 10, "only {whole} of 40 were settled as a whole");
+}
+
+/// The bundle of a job whose ledger was written anew by its coordinator, which alters it by `edit`
+/// and signs it again.
+fn rewritten(world: &World, edit: impl FnOnce(&mut Vec<LedgerEvent>)) -> bundle::Bundle {
+    let mut bundle = world.memory.bundle(&world.new);
+    let opened = |signed: &Signed| signed.open::<LedgerEntry>().expect("an entry").event;
+    let mut events: Vec<LedgerEvent> = bundle.ledger.iter().map(opened).collect();
+    edit(&mut events);
+    let mut previous = bundle.spec.id().0;
+    bundle.ledger.clear();
+    for (number, event) in (0..).zip(events) {
+        let entry = LedgerEntry {
+            number,
+            previous,
+            event,
+        };
+        let signed = Signed::new(&key(255), &entry);
+        previous = entry_digest(&signed);
+        bundle.ledger.push(signed);
+    }
+    bundle
+}
+
+/// A coordinator that leaves a secret or a verdict out, or takes one of another history, is refuted
+/// by the claims that come after, or the attempt counts as unsettled.
+#[test]
+fn what_is_left_out_of_a_ledger_is_refuted_or_counts_as_unsettled() {
+    let mut world = pool(17, (2, 1), None);
+    world.join_auditor(201, 0, Manner::Honest, QUARTER);
+    world.replay_submission();
+    finish(&mut world, "honest");
+    let is_revealed = |event: &LedgerEvent| matches!(event, LedgerEvent::Revealed { .. });
+    let is_judged = |event: &LedgerEvent| matches!(event, LedgerEvent::Judged { .. });
+    let unsettled =
+        |bundle: &bundle::Bundle| bundle::verify(bundle).map(|r| r.auditors[0].unsettled);
+    assert_eq!(unsettled(&rewritten(&world, |_| {})).unwrap(), 0);
+    let without = |test: fn(&LedgerEvent) -> bool, last: bool| {
+        rewritten(&world, |events| {
+            let at = match last {
+                true => events.iter().rposition(test),
+                false => events.iter().position(test),
+            };
+            events.remove(at.expect("one"));
+        })
+    };
+    // Entries that come after name others than the ledger has then, claims among them.
+    assert!(unsettled(&without(is_revealed, false)).is_err());
+    assert!(unsettled(&without(is_judged, false)).is_err());
+    // After the last claims nobody signs what came before: it shows less.
+    assert_eq!(unsettled(&without(is_revealed, true)).unwrap(), 1);
+    // All verdicts on leaves that were drawn by it are gone, from the last attempts.
+    let bare = rewritten(&world, |events| {
+        let last = events
+            .iter()
+            .rposition(|e| matches!(e, LedgerEvent::Started { .. }));
+        let last = last.expect("a start");
+        let mut at = 0;
+        events.retain(|event| {
+            at += 1;
+            at <= last || !is_judged(event)
+        });
+    });
+    let seen = bundle::verify(&bare).unwrap();
+    let own = &seen.auditors[0];
+    assert_eq!(own.drawn > own.agreed, own.unsettled > 0, "{own:?}");
+    // A secret that was opened for another attempt's claims is none of this one.
+    let swapped = rewritten(&world, |events| {
+        let revealed: Vec<usize> = (0..events.len())
+            .filter(|&at| is_revealed(&events[at]))
+            .collect();
+        let [.., before, last] = revealed[..] else {
+            panic!("two secrets");
+        };
+        events.swap(before, last);
+    });
+    assert!(bundle::verify(&swapped).is_err());
 }

@@ -58,6 +58,7 @@ fn pool(seed: u64) -> (World, WorkerId, bool) {
     new.submission.options.min_checkers = CHECKERS.len() as u32;
     let mut world = World::new(seed, new);
     world.config.referee = true;
+    world.config.stall_us = 10 * SECOND;
     for number in 1..=seats as u8 {
         world.join_worker(number, 0, None);
     }

@@ -364,6 +364,7 @@ fn a_key_that_is_convicted_meanwhile_stays_out() {
             number: 0,
             entry: started.next_back().expect("a step"),
         },
+        previous: None,
         step: 0,
         epoch: plan.epoch,
         plan: plan.digest(),

@@ -270,8 +270,9 @@ pub enum ToWorker {
         length: u32,
         /// The probability that a leaf is drawn, `p * 2^32`.
         rate: u64,
-        /// Digest of the enrolment that the ledger has: it goes on, if the auditor still has its
-        /// secrets.
+        /// Digest of the auditor's last statement in the ledger, where its enrolment is good for the
+        /// attempts to come: it goes on, if the auditor still has its secrets. Statements that came
+        /// after it are sent again.
         known: Option<Digest>,
     },
     /// Open the secret of an attempt that is committed.

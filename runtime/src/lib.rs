@@ -27,6 +27,7 @@
 mod backoff;
 pub mod blobs;
 pub mod checker;
+mod durable;
 mod error;
 pub mod faults;
 pub mod identity;

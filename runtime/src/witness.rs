@@ -21,7 +21,14 @@ pub(crate) struct Witness {
 struct Seen {
     /// Number of the entry.
     entry: u64,
-    attempt: u32,
+    attempt: AttemptId,
+}
+
+/// What a claim names: the attempt, and the one before it that this process has taken part in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AttemptPlace {
+    pub(crate) attempt: AttemptId,
+    pub(crate) previous: Option<AttemptId>,
 }
 
 impl Witness {
@@ -36,7 +43,7 @@ impl Witness {
         job: JobId,
         (epoch, step): (u32, u32),
         signed: &Signed,
-    ) -> Result<AttemptId, RuntimeError> {
+    ) -> Result<AttemptPlace, RuntimeError> {
         let refuse = |why: String| RuntimeError::OtherHistory(why);
         let entry: LedgerEntry = signed.open().map_err(|error| refuse(error.to_string()))?;
         if signed.signer != coordinator {
@@ -56,14 +63,18 @@ impl Witness {
             let why = format!("its entry starts step {started} of epoch {of}");
             return Err(refuse(why));
         }
+        let id = AttemptId {
+            number: attempt,
+            entry: entry_digest(signed),
+        };
         let now = Seen {
             entry: entry.number,
-            attempt,
+            attempt: id,
         };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = seen.get(&(coordinator, job));
+        let before = seen.get(&(coordinator, job)).copied();
         let is_newer =
-            before.is_none_or(|before| before.entry < now.entry && before.attempt < attempt);
+            before.is_none_or(|before| before.entry < now.entry && before.attempt.number < attempt);
         if !is_newer {
             let why = format!(
                 "attempt {attempt} is not newer than the last one that this process was asked for"
@@ -71,9 +82,9 @@ impl Witness {
             return Err(refuse(why));
         }
         seen.insert((coordinator, job), now);
-        Ok(AttemptId {
-            number: attempt,
-            entry: entry_digest(signed),
+        Ok(AttemptPlace {
+            attempt: id,
+            previous: before.map(|before| before.attempt),
         })
     }
 }
@@ -112,8 +123,10 @@ mod tests {
             witness.started(by.public(), job, (2, step), signed)
         };
         let first = started(&one, 7, 3, 5);
-        let id = ask(&one, 5, &first).unwrap();
+        let place = ask(&one, 5, &first).unwrap();
+        let id = place.attempt;
         assert_eq!((id.number, id.entry), (3, entry_digest(&first)));
+        assert_eq!(place.previous, None);
         // The same again; the same number with another digest; an older entry; an older attempt.
         for again in [
             first.clone(),
@@ -137,7 +150,12 @@ mod tests {
         forged.signature[0] ^= 1;
         assert!(ask(&one, 5, &forged).is_err());
         // None of these has changed what was seen. Another coordinator has its own ledger.
-        assert!(ask(&one, 5, &started(&one, 8, 4, 5)).is_ok());
+        let next = ask(&one, 5, &started(&one, 8, 4, 5)).unwrap();
+        assert_eq!(
+            next.previous,
+            Some(id),
+            "a history without it is another one"
+        );
         assert!(ask(&other, 5, &started(&other, 0, 0, 5)).is_ok());
     }
 }

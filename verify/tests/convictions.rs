@@ -388,7 +388,7 @@ fn an_equivocation_cannot_be_altered() {
         *sent = claimed.leaf.outputs[0];
         let half: FirstHalf = claimed.half.open().unwrap();
         let microbatch = claimed.leaf.microbatch;
-        let message = Origin::message(&half.job, half.step, half.epoch, microbatch, sent);
+        let message = Origin::message(&half.job, &half.attempt, microbatch, sent);
         *signature = key(1).sign(&message);
     };
     with(&same, "do not exclude each other");

@@ -1,9 +1,11 @@
 //! The questions of clients.
 
-use concord_proto::JobId;
+use std::collections::BTreeSet;
+
 use concord_proto::client::{ClientResponse, JobState, MemberStatus, PoolStatus};
-use concord_proto::limits::NAME_BYTES_MAX;
+use concord_proto::limits::{AUDITORS_MAX, NAME_BYTES_MAX};
 use concord_proto::session::Role;
+use concord_proto::{JobId, auditor};
 
 use super::asker::Asker;
 use super::event::{CallId, CoreEffect, Question};
@@ -158,6 +160,16 @@ fn refusal(new: &NewJob) -> Option<String> {
             "the initial state has {} tensors after {} steps, not {tensors} after none",
             new.initial.entries.len(),
             new.initial.step
+        ));
+    }
+    let auditors = &options.auditors;
+    let keys: BTreeSet<_> = auditors.iter().map(|named| named.key).collect();
+    let has_rates = auditors
+        .iter()
+        .all(|named| (1..=auditor::RATE_MAX).contains(&named.rate));
+    if auditors.len() > AUDITORS_MAX || keys.len() < auditors.len() || !has_rates {
+        return Some(format!(
+            "its auditors: at most {AUDITORS_MAX}, each once, with a rate above 0 and at most 1"
         ));
     }
     let is_long = options.name.len() > NAME_BYTES_MAX;

@@ -145,8 +145,10 @@ pub struct PersistedAgreement {
 pub struct PersistedLedger {
     /// Number of entries.
     pub entries: u64,
-    /// Number of attempts at steps.
-    pub attempts: u32,
+    /// Entries of the attempts at steps, by number.
+    pub attempts: Vec<Digest>,
+    /// Entries that committed attempts, by number of the attempt.
+    pub committed: BTreeMap<u32, Digest>,
     /// Digest of the last one, if there is one.
     pub last: Option<Digest>,
     /// Who is enrolled, and whether as a checker.
@@ -194,7 +196,8 @@ impl PersistedLedger {
                 }
             }
             LedgerEvent::Planned { plan, .. } => self.plan = Some(plan),
-            LedgerEvent::Committed { step, .. } => {
+            LedgerEvent::Committed { attempt, step, .. } => {
+                self.committed.insert(attempt, entry_digest(entry));
                 for (_, worker) in self.plan.iter().flat_map(Plan::workers) {
                     self.first_part.entry(worker).or_insert(step);
                 }
@@ -218,7 +221,7 @@ impl PersistedLedger {
                 self.agreements.retain(|found| found.step < from_step);
                 self.first_part.retain(|_, first| *first < from_step);
             }
-            LedgerEvent::Started { attempt, .. } => self.attempts = attempt + 1,
+            LedgerEvent::Started { .. } => self.attempts.push(entry_digest(entry)),
             LedgerEvent::Opened { .. }
             | LedgerEvent::Inconclusive { .. }
             | LedgerEvent::Convicted { .. }

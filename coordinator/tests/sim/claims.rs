@@ -200,6 +200,7 @@ pub fn first_half(
             },
             false => work.attempt,
         },
+        previous: work.previous,
         step: work.step,
         epoch: plan.epoch,
         plan: plan.digest(),

@@ -149,13 +149,12 @@ impl Mutant {
                 frame.port.digest = Digest::of(Domain::Blob, &self.rng.next().to_le_bytes());
                 let Frame {
                     job,
-                    epoch,
-                    step,
+                    attempt,
                     microbatch,
                     port,
                     ..
                 } = frame;
-                let message = Origin::message(&job, step, epoch, microbatch, &port);
+                let message = Origin::message(&job, &attempt, microbatch, &port);
                 frame.origin = Origin::sign(&self.key, &message);
                 vec![(0, frame)]
             }

@@ -42,6 +42,7 @@ impl Stage {
 /// A step in work.
 pub struct Work {
     pub attempt: AttemptId,
+    pub previous: Option<AttemptId>,
     pub step: u32,
     pub inbox: BTreeMap<(PortKind, u32), Frame>,
     pub tokens: BTreeMap<u32, Digest>,

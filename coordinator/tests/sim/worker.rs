@@ -22,6 +22,7 @@ use super::stage::{FirstReport, Openings, Stage, Work};
 pub struct Frame {
     pub to: WorkerId,
     pub job: JobId,
+    pub attempt: AttemptId,
     pub epoch: u32,
     pub step: u32,
     pub microbatch: u32,
@@ -62,7 +63,7 @@ pub struct Worker {
     pub steps_seen: u32,
     /// Whether what it says is altered on the way out.
     pub is_mutant: bool,
-    last_attempt: Option<u32>,
+    last_attempt: Option<AttemptId>,
 }
 
 impl Worker {
@@ -204,7 +205,7 @@ impl Worker {
         (epoch, step): (u32, u32),
         started: &Signed,
     ) -> Vec<Act> {
-        let attempt = self.attempt(started);
+        let (attempt, previous) = self.attempt(started);
         let stage = self.stage.as_ref().expect("a step without a stage");
         assert_eq!(stage.assignment.plan.epoch, epoch, "a step of another plan");
         assert_eq!(stage.done, step, "a step out of turn");
@@ -218,6 +219,7 @@ impl Worker {
         }
         self.work = Some(Work {
             attempt,
+            previous,
             step,
             inbox: BTreeMap::new(),
             tokens,
@@ -235,17 +237,19 @@ impl Worker {
     }
 
     /// The attempt that an entry starts: attempts rise, whatever happens in between.
-    fn attempt(&mut self, started: &Signed) -> AttemptId {
+    fn attempt(&mut self, started: &Signed) -> (AttemptId, Option<AttemptId>) {
         let entry: LedgerEntry = started.open().expect("a signed entry");
         let LedgerEvent::Started { attempt, .. } = entry.event else {
             panic!("a step is started by {entry:?}");
         };
-        assert!(Some(attempt) > self.last_attempt, "an attempt comes again");
-        self.last_attempt = Some(attempt);
-        AttemptId {
+        let id = AttemptId {
             number: attempt,
             entry: entry_digest(started),
-        }
+        };
+        let previous = self.last_attempt.replace(id);
+        let rises = previous.is_none_or(|previous| previous.number < attempt);
+        assert!(rises, "an attempt comes again");
+        (id, previous)
     }
 
     /// A frame of a neighbour.
@@ -260,13 +264,7 @@ impl Worker {
             }
             return Vec::new();
         }
-        let message = Origin::message(
-            &frame.job,
-            frame.step,
-            frame.epoch,
-            frame.microbatch,
-            &frame.port,
-        );
+        let message = Origin::message(&frame.job, &frame.attempt, frame.microbatch, &frame.port);
         assert!(
             frame
                 .origin
@@ -428,10 +426,11 @@ fn push(
     (microbatch, port, sum): (u32, Port, PerTensor),
 ) -> Act {
     let plan = &stage.assignment.plan;
-    let message = Origin::message(&stage.job, work.step, plan.epoch, microbatch, &port);
+    let message = Origin::message(&stage.job, &work.attempt, microbatch, &port);
     Act::Push(Frame {
         to,
         job: stage.job,
+        attempt: work.attempt,
         epoch: plan.epoch,
         step: work.step,
         microbatch,

@@ -541,7 +541,10 @@ impl World {
         let acts = match &mut process.body {
             Body::Worker(worker) => worker.told(&self.library, message),
             Body::Checker(..) if message == ToWorker::Leave => vec![Act::Leave],
-            Body::Auditor(auditor) => auditor.told(&message).map(Act::Say).into_iter().collect(),
+            Body::Auditor(auditor) => {
+                let said = auditor.told(&message).into_iter();
+                said.map(Act::Say).collect()
+            }
             Body::Checker(..) => Vec::new(),
         };
         self.perform(id, acts);

@@ -14,7 +14,7 @@ use crate::training::JobId;
 pub const RATE_MAX: u64 = 1 << 32;
 
 /// The most attempts that one chain is for.
-pub const CHAIN_MAX: u32 = 1 << 24;
+pub const CHAIN_MAX: u32 = 1 << 20;
 
 /// What an auditor commits to before it audits a job.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -22,6 +22,10 @@ pub struct Enrolment {
     pub job: JobId,
     /// Who asks for it: nothing of it counts in the ledger of another one.
     pub coordinator: PublicKey,
+    /// Digest of the auditor's statement before, about this job to this coordinator: of a reveal,
+    /// or of an enrolment. None for its first one. So a statement that is left out of a ledger
+    /// leaves a gap: whoever has seen a secret cannot have it committed to anew.
+    pub previous: Option<Digest>,
     /// See [`top`].
     pub top: Digest,
     /// The first attempt that it is for. The entry that enrols it comes before that attempt starts.
@@ -46,8 +50,7 @@ pub struct Reveal {
     pub job: JobId,
     /// [`enrolment_digest`] of the signed enrolment.
     pub enrolment: Digest,
-    /// [`reveal_digest`] of the reveal before it under this enrolment; that of the enrolment for
-    /// the first one. So a reveal that is left out of a ledger leaves a gap: an auditor that was
+    /// Digest of the auditor's statement before, as in [`Enrolment::previous`]. An auditor that was
     /// shown two histories has opened a secret to one of them that the other one lacks.
     pub previous: Digest,
     pub attempt: u32,

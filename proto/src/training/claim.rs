@@ -92,10 +92,11 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// What a sender signs.
-    pub fn message(job: &JobId, step: u32, epoch: u32, microbatch: u32, port: &Port) -> Digest {
+    /// What a sender signs. The attempt binds step and plan, and the history before it: what is
+    /// sent in one attempt says nothing of another.
+    pub fn message(job: &JobId, attempt: &AttemptId, microbatch: u32, port: &Port) -> Digest {
         let mut hasher = Hasher::new(Domain::Signature);
-        let body = crate::canonical::encode(&(*job, step, epoch, microbatch, *port));
+        let body = crate::canonical::encode(&(*job, *attempt, microbatch, *port));
         hasher.update(&body);
         hasher.finish()
     }
@@ -204,6 +205,9 @@ pub struct FirstHalf {
     pub job: JobId,
     /// Which attempt at the step it is of, and with it the history that the worker was shown.
     pub attempt: AttemptId,
+    /// The attempt before that the worker has taken part in, as far as its process knows: a history
+    /// that does not have it is another one.
+    pub previous: Option<AttemptId>,
     pub step: u32,
     /// The plan, by epoch and digest.
     pub epoch: u32,

@@ -4,11 +4,14 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::claim::{Origin, Port};
 use super::job::JobId;
+use super::ledger::AttemptId;
 
 /// What precedes a tensor, or several, sent from one worker to another.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct FrameHeader {
     pub job: JobId,
+    /// The attempt at the step that it is of.
+    pub attempt: AttemptId,
     /// The plan's epoch.
     pub epoch: u32,
     pub step: u32,

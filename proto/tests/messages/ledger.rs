@@ -90,6 +90,7 @@ impl Source {
         Enrolment {
             job: self.job(),
             coordinator: self.key(),
+            previous: self.flag().then(|| self.digest()),
             top: self.digest(),
             from: self.u32(),
             length: self.u32(),

@@ -210,6 +210,7 @@ impl Source {
     pub fn first_half(&mut self) -> FirstHalf {
         FirstHalf {
             attempt: self.attempt(),
+            previous: self.flag().then(|| self.attempt()),
             job: self.job(),
             step: self.u32(),
             epoch: self.u32(),
@@ -418,6 +419,7 @@ impl Source {
 
     pub fn frame_header(&mut self) -> FrameHeader {
         FrameHeader {
+            attempt: self.attempt(),
             job: self.job(),
             epoch: self.u32(),
             step: self.u32(),

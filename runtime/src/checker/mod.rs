@@ -78,7 +78,7 @@ pub async fn run(
         challenge: [0; 32],
     };
     let queue = AuditQueue::new(options.kept_bytes);
-    let secrets = Secrets::default();
+    let secrets = Secrets::new(&options.dir);
     let mut backoff = Backoff::for_coordinator();
     let started = Instant::now();
     let (mut had_session, mut warned) = (false, false);
@@ -185,14 +185,16 @@ async fn serve(
                         rate,
                         known,
                     };
-                    let signed = secrets.enrol(key, session.coordinator(), asked);
-                    let answer = signed.map(|enrolment| ToCoordinator::Enrolled { enrolment });
+                    let answer = secrets.enrol(key, session.coordinator(), asked);
                     say(session, answer).await
                 }
                 Some(ToWorker::Reveal { job, committed }) => {
-                    let signed = secrets.reveal(key, session.coordinator(), job, &committed);
-                    let answer = signed.map(|reveal| ToCoordinator::Revealed { reveal });
-                    say(session, answer).await
+                    let answer = secrets.reveal(key, session.coordinator(), job, &committed);
+                    say(session, answer.map(|reveal| vec![reveal])).await
+                }
+                Some(ToWorker::Forget { job }) => {
+                    secrets.forget(session.coordinator(), job);
+                    true
                 }
                 Some(ToWorker::Leave) => return Ok(true),
                 Some(message) => {
@@ -219,9 +221,16 @@ async fn serve(
 }
 
 /// Answers, or says why there is no answer. False where the session is over.
-async fn say(session: &Session, answer: Result<ToCoordinator, RuntimeError>) -> bool {
+async fn say(session: &Session, answer: Result<Vec<ToCoordinator>, RuntimeError>) -> bool {
     match answer {
-        Ok(message) => session.send(&message).await,
+        Ok(messages) => {
+            for message in messages {
+                if !session.send(&message).await {
+                    return false;
+                }
+            }
+            true
+        }
         Err(error) => {
             tracing::warn!("{error}");
             true

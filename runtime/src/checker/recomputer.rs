@@ -104,6 +104,14 @@ impl Recomputer {
         let (spec, step, layers) = (order.spec, order.step, order.leaf.layers);
         let job_spec = {
             let (mut held, job_spec) = self.job(spec).await?;
+            // The verdict names the job: what it says is about that one and no other.
+            if job_spec.id() != order.job {
+                return Err(RuntimeError::BadBlob {
+                    digest: spec,
+                    what: "spec of the job",
+                    why: "it is that of another job than the order names".to_string(),
+                });
+            }
             let job = same_job(&mut held, spec).ok_or_else(|| missing("its job"))?;
             self.check_room(job, &order.leaf)?;
             job_spec

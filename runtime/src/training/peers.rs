@@ -242,6 +242,7 @@ async fn write(frame: &OutgoingFrame, pieces: &mpsc::Sender<Frame>) -> Result<bo
 #[cfg(test)]
 mod tests {
     use concord_proto::address::Address;
+    use concord_proto::ledger::AttemptId;
     use concord_proto::link::accept;
     use concord_proto::{Digest, Domain, JobId, Origin, Port};
 
@@ -257,9 +258,14 @@ mod tests {
             kind: PortKind::Activation(1.into()),
             digest,
         };
-        let message = Origin::message(&job, step, epoch, microbatch, &port);
+        let attempt = AttemptId {
+            number: 0,
+            entry: Digest::default(),
+        };
+        let message = Origin::message(&job, &attempt, microbatch, &port);
         Box::new(FrameHeader {
             job,
+            attempt,
             epoch,
             step,
             microbatch,

@@ -135,14 +135,13 @@ fn checked_header(bytes: &[u8]) -> Result<FrameHeader, Status> {
     }
     let FrameHeader {
         job,
-        step,
-        epoch,
+        attempt,
         microbatch,
         port,
         origin,
         ..
     } = &header;
-    let message = Origin::message(job, *step, *epoch, *microbatch, port);
+    let message = Origin::message(job, attempt, *microbatch, port);
     if origin.worker.verifies(&message, &origin.signature) {
         Ok(header)
     } else {

@@ -334,8 +334,8 @@ impl<'a> WorkerSession<'a> {
         };
         let replica = &plan.replicas[slot.replica];
         let (witness, coordinator) = (&self.context.witness, self.session.coordinator());
-        let attempt = match witness.started(coordinator, job, (epoch, step), started) {
-            Ok(attempt) => attempt,
+        let at = match witness.started(coordinator, job, (epoch, step), started) {
+            Ok(at) => at,
             Err(error) => {
                 tracing::warn!("{error}");
                 let _ = self.outbound.try_send(failed(job, epoch, &error));
@@ -364,7 +364,7 @@ impl<'a> WorkerSession<'a> {
                 job,
                 epoch,
                 step,
-                attempt,
+                at,
                 batches,
             });
         });

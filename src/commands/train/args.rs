@@ -118,7 +118,7 @@ pub struct TrainArgs {
     /// Audit the job yourself: an auditor of your own, on this machine, draws this share of all work
     /// by secrets that nobody else knows, such as "1%", and re-runs it. `concord verify --checker`
     /// with its key then needs nobody else's word.
-    #[arg(long, value_name = "P", value_parser = share)]
+    #[arg(long, value_name = "P", value_parser = share, allow_hyphen_values = true)]
     pub audit: Option<u64>,
     /// Share of audits that test the checker.
     #[arg(long, default_value_t = 0.05, value_name = "P")]

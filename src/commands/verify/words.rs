@@ -11,9 +11,17 @@ use super::replay::ReplayReport;
 use crate::support::output::{Output, counted};
 use crate::support::result_weights::Base;
 
-/// The least probability with which lies in all steps are seen, for a proof to be called proven by
-/// an auditor: as for a replay.
-const DETECTION_MIN: f64 = 0.1;
+/// Whether an auditor shows enough for a proof to be called proven. Where all is settled, its figure
+/// is the chance that lies in all steps were seen, and has to be as high as that of a replay. Where
+/// attempts are unsettled, a liar may have chosen which, once it had seen what was drawn: with lies
+/// in all steps, a figure of P or more then comes out in a share of 1 - P of all such jobs.
+fn shows_enough(own: &AuditorReport) -> bool {
+    let least = match own.unsettled {
+        0 => 0.1,
+        _ => 0.95,
+    };
+    own.detection(own.steps) >= least
+}
 
 /// All that was checked of a proof.
 pub struct Proof<'a> {
@@ -58,12 +66,13 @@ impl Proof<'_> {
     /// coordinator of nobody may choose its nonces so that no false piece is drawn, and checkers of
     /// nobody may be the workers.
     pub fn is_proven(&self) -> bool {
-        let is_named = self.is_coordinator_pinned && !self.pinned.is_empty();
-        let is_audited = |own: &AuditorReport| own.detection(own.steps) >= DETECTION_MIN;
+        let is_auditor = |key: &&WorkerId| self.own_auditors().any(|own| own.auditor == **key);
+        let checkers = self.pinned.iter().filter(|key| !is_auditor(key)).count();
+        let is_named = self.is_coordinator_pinned && checkers > 0;
         match self.replay {
             Some(replay) => replay.missing.is_empty() && replay.weakness().is_none(),
             None => {
-                (is_named && !self.report.is_unaudited()) || self.own_auditors().any(is_audited)
+                (is_named && !self.report.is_unaudited()) || self.own_auditors().any(shows_enough)
             }
         }
     }

@@ -1,11 +1,11 @@
 //! The rules that one claim can be checked by on its own, half by half.
 
-use concord_proto::ledger::Offence;
+use concord_proto::ledger::{AttemptId, Offence};
 use concord_proto::limits::{NAME_BYTES_MAX, is_name};
 use concord_proto::manifest::{StateEntry, state_roots};
 use concord_proto::session::Scalars;
 use concord_proto::{
-    Claim, Conviction, FirstHalf, JobId, Leaf, LeafPhase, PortKind, Signed, SignedError,
+    Claim, Conviction, Digest, FirstHalf, JobId, Leaf, LeafPhase, PortKind, Signed, SignedError,
     SignedHalf, Slot, TensorState, WorkerId, first_half_digest, leaf_root,
 };
 
@@ -18,13 +18,16 @@ use super::{Breach, SignedFirst, StepRules, held_tensors, leaf_words, loss_diges
 
 /// Whether a first half is of this step under this plan, and names another attempt at it, or another
 /// history before it. Then its worker lies, or was shown that history by the coordinator: nobody
-/// can tell, so nobody is convicted of it, nor of any rule that the claim would break here.
-pub fn names_other_history(rules: &StepRules, signed: &Signed) -> bool {
+/// can tell, so nobody is convicted of it, nor of any rule that the claim would break here. `known`
+/// are the entries of all attempts so far, by number.
+pub fn names_other_history(rules: &StepRules, known: &[Digest], signed: &Signed) -> bool {
     let Ok(half) = signed.open::<FirstHalf>() else {
         return false;
     };
     let place = (half.job, half.step, half.epoch);
-    place == (rules.job, rules.step, rules.plan.epoch) && half.attempt != rules.attempt
+    let is_known = |id: &AttemptId| known.get(id.number as usize) == Some(&id.entry);
+    place == (rules.job, rules.step, rules.plan.epoch)
+        && (half.attempt != rules.attempt || !half.previous.iter().all(is_known))
 }
 
 /// Opens the first half of the claim of `worker` and checks it by all rules that need no other

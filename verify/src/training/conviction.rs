@@ -137,6 +137,8 @@ fn signed_by<T: canonical::Canonical>(signed: &Signed, by: WorkerId) -> Result<T
 struct HalfPlace {
     step: u32,
     epoch: u32,
+    /// Of a first half.
+    attempt: Option<AttemptId>,
 }
 
 /// Opens the half of the claim of `worker` that a leaf of this phase is in: its job, its place, and
@@ -146,17 +148,23 @@ fn open_half(
     worker: WorkerId,
     phase: LeafPhase,
 ) -> Result<(JobId, HalfPlace, Digest), String> {
-    let (job, step, epoch, root) = match phase {
+    let (job, step, epoch, root, attempt) = match phase {
         LeafPhase::Update => {
             let claim: Claim = signed_by(signed, worker)?;
-            (claim.job, claim.step, claim.epoch, claim.leaf_root)
+            (claim.job, claim.step, claim.epoch, claim.leaf_root, None)
         }
         LeafPhase::Forward | LeafPhase::Backward | LeafPhase::Reduce | LeafPhase::Norm => {
             let half: FirstHalf = signed_by(signed, worker)?;
-            (half.job, half.step, half.epoch, half.leaf_root)
+            let attempt = Some(half.attempt);
+            (half.job, half.step, half.epoch, half.leaf_root, attempt)
         }
     };
-    Ok((job, HalfPlace { step, epoch }, root))
+    let place = HalfPlace {
+        step,
+        epoch,
+        attempt,
+    };
+    Ok((job, place, root))
 }
 
 /// Where a leaf of `worker` in this job is.
@@ -354,7 +362,10 @@ fn check_equivocation(
 ) -> Result<Shown, String> {
     let at = open_leaf(rules, culprit, claimed)?;
     let leaf = &claimed.leaf;
-    let message = Origin::message(&rules.job, at.step, at.epoch, leaf.microbatch, sent);
+    let Some(attempt) = at.attempt else {
+        return refuse("nobody sends what an update gives");
+    };
+    let message = Origin::message(&rules.job, &attempt, leaf.microbatch, sent);
     if !culprit.verifies(&message, signature) {
         return refuse("the worker has not signed the tensor that it is said to have sent");
     }

@@ -100,7 +100,7 @@ impl LeafChecker<'_> {
 
     fn signed_by(&self, origin: &Origin, microbatch: u32, port: &Port) -> bool {
         let rules = self.rules;
-        let message = Origin::message(&rules.job, rules.step, rules.plan.epoch, microbatch, port);
+        let message = Origin::message(&rules.job, &rules.attempt, microbatch, port);
         origin.worker.verifies(&message, &origin.signature)
     }
 }

@@ -84,8 +84,8 @@ impl TrainingJob {
         if oldest.is_some_and(|oldest| steps >= oldest.saturating_add(window)) {
             return;
         }
-        if let Some(what) = self.awaits_auditors() {
-            return self.wait_for(context, what);
+        if self.awaits_auditors(context) {
+            return;
         }
         if self.is_to_save() {
             self.flush_committed(context);

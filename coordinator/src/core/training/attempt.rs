@@ -72,6 +72,8 @@ pub(super) struct Basis<'a> {
     pub(super) active: &'a ActivePlan,
     /// The state before the step.
     pub(super) before: &'a [StateEntry],
+    /// Entries of all attempts so far, by number.
+    pub(super) attempts: &'a [Digest],
 }
 
 /// What follows from a report after the first phase.
@@ -197,7 +199,7 @@ impl Attempt {
             leaves,
             values,
         } = &computed;
-        if rules::names_other_history(&rules, first_half) {
+        if rules::names_other_history(&rules, basis.attempts, first_half) {
             return FirstPhase::OtherAttempt;
         }
         if let Err(breach) = rules::check_first_half(&rules, worker, first_half, leaves, values) {

@@ -3,7 +3,7 @@
 use concord_proto::session::ToWorker;
 use concord_proto::{Signed, WorkerId, auditor};
 
-use super::auditors::PendingAttempt;
+use super::auditors::{Missing, PendingAttempt};
 use super::audits::{AuditedLeaves, PlannedStep};
 use super::{EventContext, TrainingJob};
 
@@ -22,16 +22,32 @@ impl TrainingJob {
     }
 
     /// Why the first step has to wait for auditors, if it has to.
-    pub(super) fn awaits_auditors(&self) -> Option<String> {
+    /// Says so, and gives the job up where one has not come for too long.
+    pub(super) fn awaits_auditors(&mut self, context: &mut EventContext) -> bool {
         if self.journal.next_attempt() > 0 {
-            return None;
+            return false;
         }
-        let mut missing = self.auditors.missing(&self.options().auditors);
-        let first = missing.next()?;
-        Some(format!(
-            "auditor {} to connect and commit to its secrets (`concord checker --auditor`)",
-            first.short()
-        ))
+        let named = &self.order.submission.options.auditors;
+        match self.auditors.missing(context.now, named) {
+            None => return false,
+            Some(Missing::Waits(auditor)) => {
+                let what = format!(
+                    "auditor {} to connect and commit to its secrets (`concord checker --auditor`)",
+                    auditor.short()
+                );
+                self.wait_for(context, what);
+            }
+            Some(Missing::Late(auditor)) => {
+                let why = format!(
+                    "auditor {}, which the job names, has not connected and committed to its \
+                     secrets within two minutes: start it (`concord checker --auditor`), or look \
+                     at what it says",
+                    auditor.short()
+                );
+                self.fail(context, why);
+            }
+        }
+        true
     }
 
     pub(super) fn on_enrolled(
@@ -63,16 +79,21 @@ impl TrainingJob {
             };
             let decides = self.order.spec().decides(pending.at.step);
             let (at, claims) = (pending.at, pending.claims.clone());
+            let signed = pending.signed.clone();
             for claim in &claims.claims {
                 let (worker, leaves) = (claim.claim.signer, &claim.leaves);
+                // Nobody judges its own work: what it draws of that stays unsettled.
+                if worker == draw.auditor {
+                    continue;
+                }
                 let count = leaves.len() as u32;
                 let (secret, entry) = (&draw.secret, &draw.entry);
                 for index in auditor::drawn(secret, entry, &worker, draw.rate, count, decides) {
                     let leaf = &leaves[index as usize];
                     let keys = pending.audited.entry(worker).or_default();
                     keys.insert(leaf.key());
-                    self.audits
-                        .add_own(context.now, draw.auditor, at, (worker, leaf), &claims);
+                    let own = (draw.auditor, signed.clone());
+                    self.audits.add_own(context.now, own, at, (worker, leaf));
                 }
             }
         }

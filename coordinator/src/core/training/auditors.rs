@@ -14,7 +14,7 @@ use concord_proto::session::{Role, ToWorker};
 use concord_proto::{Digest, JobId, Signed, WorkerId};
 use concord_verify::training::bundle::StepClaims;
 
-use super::audits::{AuditedLeaves, PlannedStep};
+use super::audits::{AuditedLeaves, PlannedStep, SignedStep, halves};
 use super::journal::Journal;
 use super::{EventContext, PersistedAuditor, SessionId, Time};
 
@@ -22,8 +22,15 @@ use super::{EventContext, PersistedAuditor, SessionId, Time};
 /// for it.
 const REVEAL_US: u64 = 10_000_000;
 
-/// An auditor that does not enrol is asked again after this long.
+/// An auditor that does not enrol is asked again after this long, twice as long each time.
 const ASK_AGAIN_US: u64 = 1_000_000;
+const ASK_AGAIN_MAX_US: u64 = 60_000_000;
+
+/// An auditor that has missed so many attempts in a row is asked to open nothing for a while.
+const MISSES_MAX: u32 = 3;
+
+/// A job does not wait longer for an auditor to enrol: others wait behind it.
+const ENROL_US: u64 = 120_000_000;
 
 /// Attempts whose secrets may still come.
 const ENTRIES_MAX: usize = 4_096;
@@ -40,6 +47,20 @@ pub(super) struct Auditors {
     pending: BTreeMap<u32, PendingAttempt>,
     /// The entries that committed the last attempts: a secret may come late.
     entries: BTreeMap<u32, Digest>,
+    /// The last statement of each auditor that the ledger has.
+    statements: BTreeMap<WorkerId, Digest>,
+    /// How many attempts in a row each auditor has missed.
+    misses: BTreeMap<WorkerId, u32>,
+    /// Since when the first step waits for auditors.
+    waits_since: Option<Time>,
+}
+
+/// Why the first step does not start.
+pub(super) enum Missing {
+    /// It waits for this auditor.
+    Waits(WorkerId),
+    /// This one has not come in time.
+    Late(WorkerId),
 }
 
 /// An auditor that stands in the ledger.
@@ -48,8 +69,6 @@ struct EnrolledAuditor {
     digest: Digest,
     /// The last secret that it has opened, by its index in the chain.
     opened: Option<(u32, Digest)>,
-    /// What its next reveal has to name.
-    last: Digest,
     /// The session in which it has shown that it has its secrets.
     session: Option<SessionId>,
 }
@@ -61,12 +80,33 @@ struct Asked {
     at: Time,
     /// How far ahead the enrolment was to be: attempts go on meanwhile.
     ahead: u32,
+    /// When it is asked again.
+    pause: u64,
+    /// Whether it has yet to answer.
+    is_open: bool,
+}
+
+impl EnrolledAuditor {
+    /// Whether it has secrets for an attempt, or for later ones.
+    fn lasts_beyond(&self, attempt: u32) -> bool {
+        let end = self.enrolment.from.saturating_add(self.enrolment.length);
+        attempt < end
+    }
+}
+
+/// The session of a key that has one as an auditor.
+fn session_of(context: &EventContext, auditor: &WorkerId) -> Option<SessionId> {
+    let member = context.members.get(auditor);
+    let member = member.filter(|member| member.role == Role::Auditor)?;
+    member.session
 }
 
 /// A committed attempt that auditors are to draw from.
 pub(super) struct PendingAttempt {
     pub(super) at: PlannedStep,
     pub(super) claims: Arc<StepClaims>,
+    /// What its workers have signed, for whoever lies about it.
+    pub(super) signed: Arc<SignedStep>,
     /// What else its workers are asked for.
     pub(super) audited: AuditedLeaves,
     committed: Signed,
@@ -85,7 +125,12 @@ pub(super) struct SecretDraw {
 }
 
 impl Auditors {
-    pub(super) fn restore(persisted: BTreeMap<WorkerId, PersistedAuditor>) -> Self {
+    pub(super) fn restore(
+        persisted: BTreeMap<WorkerId, PersistedAuditor>,
+        committed: BTreeMap<u32, Digest>,
+    ) -> Self {
+        let statements = persisted.iter().map(|(id, said)| (*id, said.last));
+        let statements = statements.collect();
         let enrolled = persisted.into_iter().filter_map(|(auditor, persisted)| {
             let enrolment: Enrolment = persisted.enrolment.open().ok()?;
             let opened = persisted
@@ -95,13 +140,15 @@ impl Auditors {
                 digest: enrolment_digest(&persisted.enrolment),
                 enrolment,
                 opened,
-                last: persisted.last,
                 session: None,
             };
             Some((auditor, enrolled))
         });
+        let old = committed.len().saturating_sub(ENTRIES_MAX);
         Self {
             enrolled: enrolled.collect(),
+            statements,
+            entries: committed.into_iter().skip(old).collect(),
             ..Self::default()
         }
     }
@@ -116,13 +163,15 @@ impl Auditors {
         self.pending.values().map(|pending| pending.at.step).min()
     }
 
-    /// The named auditors that have never enrolled.
-    pub(super) fn missing<'a>(
-        &'a self,
-        named: &'a [NamedAuditor],
-    ) -> impl Iterator<Item = WorkerId> + 'a {
-        let keys = named.iter().map(|named| named.key);
-        keys.filter(|key| !self.enrolled.contains_key(key))
+    /// The first of the named auditors that has never enrolled.
+    pub(super) fn missing(&mut self, now: Time, named: &[NamedAuditor]) -> Option<Missing> {
+        let mut keys = named.iter().map(|named| named.key);
+        let missing = keys.find(|key| !self.enrolled.contains_key(key))?;
+        let since = *self.waits_since.get_or_insert(now);
+        Some(match now.since(since) < ENROL_US {
+            true => Missing::Waits(missing),
+            false => Missing::Late(missing),
+        })
     }
 
     /// Has named auditors that are there commit to secrets for the attempts from `next` on, of a
@@ -135,18 +184,16 @@ impl Auditors {
         (next, steps): (u32, u32),
     ) {
         for NamedAuditor { key, rate } in named {
-            let member = context.members.get(key);
-            let is_auditor = member.is_some_and(|member| member.role == Role::Auditor);
-            let Some(session) = context.members.session(key).filter(|_| is_auditor) else {
+            let Some(session) = session_of(context, key) else {
                 continue;
             };
             let held = self.enrolled.get(key);
-            let covers = held.filter(|held| held.enrolment.index(next).is_some());
-            if covers.is_some_and(|held| held.session == Some(session)) {
+            let lasts = held.filter(|held| held.lasts_beyond(next));
+            if lasts.is_some_and(|held| held.session == Some(session)) {
                 continue;
             }
             let asked = self.asked.get(key).filter(|asked| asked.session == session);
-            if asked.is_some_and(|asked| context.now.since(asked.at) < ASK_AGAIN_US) {
+            if asked.is_some_and(|asked| context.now.since(asked.at) < asked.pause) {
                 continue;
             }
             let ahead = match asked {
@@ -155,11 +202,22 @@ impl Auditors {
                 None => 1,
                 Some(asked) => (2 * asked.ahead.max(1)).min(AHEAD_MAX),
             };
-            let known = covers.map(|held| held.digest);
+            let is_slow = self
+                .misses
+                .get(key)
+                .is_some_and(|misses| *misses >= MISSES_MAX);
+            let pause = match asked {
+                _ if is_slow => ASK_AGAIN_MAX_US,
+                None => ASK_AGAIN_US,
+                Some(asked) => (2 * asked.pause).min(ASK_AGAIN_MAX_US),
+            };
+            let known = lasts.and_then(|_| self.statements.get(key)).copied();
             let asked = Asked {
                 session,
                 at: context.now,
                 ahead,
+                pause,
+                is_open: true,
             };
             self.asked.insert(*key, asked);
             let enrol = ToWorker::Enrol {
@@ -186,10 +244,13 @@ impl Auditors {
         signed: Signed,
     ) {
         let named = named.iter().find(|named| named.key == auditor);
-        let session = context.members.session(&auditor);
-        let (Some(named), Some(session)) = (named, session) else {
+        let session = session_of(context, &auditor);
+        let asked = self.asked.get_mut(&auditor);
+        let asked = asked.filter(|asked| asked.is_open && Some(asked.session) == session);
+        let (Some(named), Some(session), Some(asked)) = (named, session, asked) else {
             return;
         };
+        asked.is_open = false;
         let digest = enrolment_digest(&signed);
         if let Some(held) = self
             .enrolled
@@ -208,6 +269,7 @@ impl Auditors {
             && enrolment.coordinator == context.key.public()
             && enrolment.rate == named.rate
             && enrolment.rate <= RATE_MAX
+            && enrolment.previous == self.statements.get(&auditor).copied()
             && (next..=next.saturating_add(AHEAD_MAX)).contains(&enrolment.from)
             && (1..=CHAIN_MAX).contains(&enrolment.length);
         if !fits {
@@ -218,11 +280,11 @@ impl Auditors {
         journal.write(context, LedgerEvent::Auditing { enrolment: signed });
         // What it has not opened with its old secrets it cannot open with the new ones.
         self.give_up_on(auditor);
+        self.statements.insert(auditor, digest);
         let enrolled = EnrolledAuditor {
             enrolment,
             digest,
             opened: None,
-            last: digest,
             session: Some(session),
         };
         self.enrolled.insert(auditor, enrolled);
@@ -257,7 +319,7 @@ impl Auditors {
             self.entries.pop_first();
         }
         let has_secret = |(auditor, held): (&WorkerId, &EnrolledAuditor)| {
-            let session = context.members.session(auditor);
+            let session = session_of(context, auditor);
             let is_there = session.is_some() && held.session == session;
             (is_there && held.enrolment.index(attempt).is_some()).then_some(*auditor)
         };
@@ -272,6 +334,7 @@ impl Auditors {
         let pending = PendingAttempt {
             at,
             claims: Arc::new(claims.clone()),
+            signed: halves(claims),
             audited,
             committed,
             entry,
@@ -291,8 +354,9 @@ impl Auditors {
         (auditor, job): (WorkerId, JobId),
         signed: Signed,
     ) -> Vec<SecretDraw> {
-        let (Some(held), Ok(reveal)) = (self.enrolled.get_mut(&auditor), signed.open::<Reveal>())
-        else {
+        let is_here = session_of(context, &auditor).is_some();
+        let held = self.enrolled.get_mut(&auditor).filter(|_| is_here);
+        let (Some(held), Ok(reveal)) = (held, signed.open::<Reveal>()) else {
             return Vec::new();
         };
         let is_due = self.entries.get(&reveal.attempt) == Some(&reveal.entry);
@@ -305,18 +369,20 @@ impl Auditors {
             None => (None, held.enrolment.top),
         };
         let fits = signed.signer == auditor
-            && (reveal.job, reveal.enrolment, reveal.previous) == (job, held.digest, held.last)
+            && (reveal.job, reveal.enrolment) == (job, held.digest)
+            && self.statements.get(&auditor) == Some(&reveal.previous)
             && leads_to(&reveal.secret, index, known, &digest);
         if !fits {
             let who = auditor.short();
             tracing::warn!("auditor {who} opens another secret than it has committed to");
-            // It is asked to commit anew.
-            self.enrolled.remove(&auditor);
+            // It may have to commit anew, or to send again what was lost.
+            held.session = None;
             self.give_up_on(auditor);
             return Vec::new();
         }
         held.opened = Some((index, reveal.secret));
-        held.last = reveal_digest(&signed);
+        self.statements.insert(auditor, reveal_digest(&signed));
+        self.misses.remove(&auditor);
         let rate = held.enrolment.rate;
         journal.write(context, LedgerEvent::Revealed { reveal: signed });
         let mut draws = Vec::new();
@@ -349,7 +415,18 @@ impl Auditors {
             p.awaited.is_empty() || now.since(p.since) >= REVEAL_US
         };
         let over = self.pending.extract_if(.., is_over);
-        over.map(|(_, pending)| pending).collect()
+        let over: Vec<PendingAttempt> = over.map(|(_, pending)| pending).collect();
+        for auditor in over.iter().flat_map(|pending| &pending.awaited) {
+            let misses = self.misses.entry(*auditor).or_default();
+            *misses += 1;
+            // It is asked after a pause whether it is still there.
+            if *misses >= MISSES_MAX
+                && let Some(held) = self.enrolled.get_mut(auditor)
+            {
+                held.session = None;
+            }
+        }
+        over
     }
 
     /// Steps from `step` on are void: their secrets are no longer asked for.

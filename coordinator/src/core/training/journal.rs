@@ -15,8 +15,8 @@ pub(super) struct Journal {
     /// Number of the next entry of the ledger, and digest of the one before.
     next_entry: u64,
     previous: Digest,
-    /// Number of the next attempt at a step.
-    next_attempt: u32,
+    /// Entries of the attempts at steps, by number.
+    attempts: Vec<Digest>,
     /// Who the ledger knows, and whether as a checker.
     enrolled: BTreeSet<(WorkerId, bool)>,
     next_event: u64,
@@ -34,7 +34,7 @@ impl Journal {
             job,
             next_entry: ledger.entries,
             previous: ledger.last.unwrap_or(job.0),
-            next_attempt: ledger.attempts,
+            attempts: ledger.attempts.clone(),
             enrolled: ledger.enrolled.iter().copied().collect(),
             next_event: events,
             saved: Some(progress),
@@ -43,7 +43,12 @@ impl Journal {
 
     /// The number that the next attempt will have.
     pub(super) fn next_attempt(&self) -> u32 {
-        self.next_attempt
+        self.attempts.len() as u32
+    }
+
+    /// Entries of the attempts so far, by number.
+    pub(super) fn attempts(&self) -> &[Digest] {
+        &self.attempts
     }
 
     /// Digest of the last entry.
@@ -80,8 +85,7 @@ impl Journal {
         at: PlannedStep,
         nonce_commitment: Digest,
     ) -> (AttemptId, Signed) {
-        let number = self.next_attempt;
-        self.next_attempt += 1;
+        let number = self.next_attempt();
         let started = self.write(
             context,
             LedgerEvent::Started {
@@ -92,6 +96,7 @@ impl Journal {
             },
         );
         let entry = self.previous;
+        self.attempts.push(entry);
         (AttemptId { number, entry }, started)
     }
 

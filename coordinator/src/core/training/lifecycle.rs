@@ -89,7 +89,7 @@ impl TrainingJob {
             journal,
             crew,
             attempt: None,
-            auditors: Auditors::restore(persisted.ledger.auditors),
+            auditors: Auditors::restore(persisted.ledger.auditors, persisted.ledger.committed),
             audits,
             flush: None,
             waits: Waits::default(),

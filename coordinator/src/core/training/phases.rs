@@ -46,6 +46,7 @@ impl TrainingJob {
             spec: self.order.spec(),
             active: self.planning.active()?,
             before: self.committed.state_at(attempt.step())?,
+            attempts: self.journal.attempts(),
         };
         Some((attempt, basis))
     }

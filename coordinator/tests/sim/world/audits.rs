@@ -118,6 +118,7 @@ impl World {
         let (how, signer) = match &self.processes[&auditor].body {
             Body::Worker(worker) => (Checker::Honest, worker.key.clone()),
             Body::Checker(how, key) => (*how, (**key).clone()),
+            Body::Auditor(auditor) if auditor.manner == Manner::Mute => return,
             Body::Auditor(auditor) => (Checker::Honest, auditor.key.clone()),
         };
         let garbage = |port: &Port| Port {

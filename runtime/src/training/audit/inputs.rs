@@ -265,6 +265,13 @@ impl Inputs {
         for microbatch in wanted.iter().flat_map(|node| node.start..node.end) {
             microbatches.push(job.data.microbatch(blobs, step, microbatch).await?);
         }
+        // What is computed here is from the data of the job. A leaf that names others is not right,
+        // whatever comes out.
+        if let (Some(tokens), [own]) = (leaf.input(PortKind::Tokens), &microbatches[..])
+            && tokens.port.digest != own.digest
+        {
+            return Err(missing("the tokens of its microbatch"));
+        }
         Ok(Self {
             spec: job.spec.clone(),
             leaf,

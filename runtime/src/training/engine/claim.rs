@@ -27,6 +27,7 @@ impl StepRun {
         let half = FirstHalf {
             job: job.id,
             attempt: self.attempt,
+            previous: self.previous,
             step: job.step,
             epoch: job.plan.epoch,
             plan: job.plan_digest,

@@ -1,6 +1,5 @@
 //! A job as a worker holds it: a stage, its committed state, and the step in progress.
 
-use concord_proto::ledger::AttemptId;
 use concord_proto::session::{Held, Scalars, ToCoordinator};
 use concord_proto::{JobId, JobSpec, Plan};
 
@@ -10,6 +9,7 @@ use crate::RuntimeError;
 use crate::blobs::OpenBlob;
 use crate::training::assignment::FetchedStage;
 use crate::training::data::Microbatch;
+use crate::witness::AttemptPlace;
 
 /// A job in the hands of a worker.
 pub(super) struct StageJob {
@@ -54,7 +54,7 @@ impl StageJob {
     pub(super) fn start_step(
         &mut self,
         context: &EngineContext,
-        (attempt, step): (AttemptId, u32),
+        (at, step): (AttemptPlace, u32),
         batches: Vec<(u32, Microbatch)>,
     ) {
         let committed = self.committed.step;
@@ -67,7 +67,7 @@ impl StageJob {
             return;
         };
         let batches = batches.into_iter().collect();
-        self.run = Some(StepRun::new(&self.committed, stage, attempt, batches));
+        self.run = Some(StepRun::new(&self.committed, stage, at, batches));
         for frame in std::mem::take(&mut self.early) {
             self.receive(frame);
         }

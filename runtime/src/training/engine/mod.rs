@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use concord_kernels::Tensor;
-use concord_proto::ledger::AttemptId;
 use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::wire::FrameHeader;
 use concord_proto::{Digest, JobId, LeafKey};
@@ -30,6 +29,7 @@ use super::assignment::FetchedStage;
 use super::data::Microbatch;
 use crate::RuntimeError;
 use crate::blobs::OpenBlob;
+use crate::witness::AttemptPlace;
 use committed::CommittedStage;
 use job::StageJob;
 
@@ -45,7 +45,7 @@ pub(crate) enum EngineEvent {
         job: JobId,
         epoch: u32,
         step: u32,
-        attempt: AttemptId,
+        at: AttemptPlace,
         batches: Vec<(u32, Microbatch)>,
     },
     /// Tensors of another worker, checked against their digest and signature.
@@ -154,11 +154,11 @@ impl TrainingEngine {
                 job,
                 epoch,
                 step,
-                attempt,
+                at,
                 batches,
             } => {
                 if let Some(held) = of_plan(&mut self.job, job, epoch) {
-                    held.start_step(context, (attempt, step), batches);
+                    held.start_step(context, (at, step), batches);
                 }
             }
             EngineEvent::Frame(frame) => {

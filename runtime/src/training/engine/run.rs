@@ -23,6 +23,7 @@ use crate::training::data::Microbatch;
 use crate::training::leaf_work::{self, Forwarded, Purpose, Updated};
 use crate::training::partial_sums::PartialSums;
 use crate::training::shapes;
+use crate::witness::AttemptPlace;
 
 /// Where a step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,7 @@ pub(super) struct HandedIn {
 pub(super) struct StepRun {
     /// As claims name it.
     pub(super) attempt: AttemptId,
+    pub(super) previous: Option<AttemptId>,
     /// Whether microbatches go forward for their losses alone.
     pub(super) evaluates: bool,
     batches: BTreeMap<u32, Microbatch>,
@@ -77,7 +79,7 @@ impl StepRun {
     pub(super) fn new(
         job: &CommittedStage,
         stage: &Stage,
-        attempt: AttemptId,
+        at: AttemptPlace,
         batches: BTreeMap<u32, Microbatch>,
     ) -> Self {
         let replica = &job.plan.replicas[job.slot.replica];
@@ -99,7 +101,8 @@ impl StepRun {
         let mut openings = StepOpenings::default();
         job.open_state(&mut openings);
         Self {
-            attempt,
+            attempt: at.attempt,
+            previous: at.previous,
             evaluates: job.evaluates(),
             batches,
             widths: stage.training_widths(),
@@ -146,11 +149,17 @@ impl StepRun {
     /// have, once. Others are left out, and the sender is waited for.
     pub(super) fn receive(&mut self, job: &CommittedStage, frame: ReceivedFrame) {
         let FrameHeader {
+            attempt,
             port,
             origin,
             microbatch,
             ..
         } = frame.header.clone();
+        if attempt != self.attempt {
+            let from = origin.worker.short();
+            tracing::warn!("worker {from} sent a tensor of another attempt at the step");
+            return;
+        }
         let pipeline = job.pipeline();
         let neighbour = |stage: Option<usize>| stage.and_then(|s| pipeline.get(s)).copied();
         let input = ClaimInput {
@@ -299,7 +308,14 @@ impl StepRun {
         self.leaves.insert((LeafPhase::Forward, microbatch), leaf);
         if let Some(hidden) = forwarded.hidden() {
             let next = job.pipeline()[job.slot.stage + 1];
-            sending::send(job, context, next, microbatch, output, &[hidden])?;
+            sending::send(
+                (job, self.attempt),
+                context,
+                next,
+                microbatch,
+                output,
+                &[hidden],
+            )?;
         }
         match self.evaluates {
             true => drop(self.activations.remove(&microbatch)),
@@ -358,7 +374,14 @@ impl StepRun {
             .find(|port| matches!(port.kind, PortKind::Gradient(_)));
         if let (Some(port), Some(d_input)) = (port, done.d_input) {
             let previous = job.pipeline()[job.slot.stage - 1];
-            sending::send(job, context, previous, microbatch, *port, &[d_input])?;
+            sending::send(
+                (job, self.attempt),
+                context,
+                previous,
+                microbatch,
+                *port,
+                &[d_input],
+            )?;
         }
         Ok(())
     }

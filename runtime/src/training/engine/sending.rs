@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use concord_kernels::{KernelError, Tensor};
+use concord_proto::ledger::AttemptId;
 use concord_proto::wire::FrameHeader;
 use concord_proto::{Origin, Port, WorkerId};
 
@@ -11,7 +12,7 @@ use crate::tensor_blob;
 
 /// Signs tensors and sends them.
 pub(super) fn send(
-    job: &CommittedStage,
+    (job, attempt): (&CommittedStage, AttemptId),
     context: &EngineContext,
     to: WorkerId,
     microbatch: u32,
@@ -22,9 +23,10 @@ pub(super) fn send(
         .iter()
         .map(tensor_blob::on_host)
         .collect::<Result<Vec<_>, _>>()?;
-    let message = Origin::message(&job.id, job.step, job.plan.epoch, microbatch, &port);
+    let message = Origin::message(&job.id, &attempt, microbatch, &port);
     let header = FrameHeader {
         job: job.id,
+        attempt,
         epoch: job.plan.epoch,
         step: job.step,
         microbatch,

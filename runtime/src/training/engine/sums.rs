@@ -55,7 +55,14 @@ impl StepRun {
                 outputs.push(sum.port(node, part));
                 for to in consumers(&job.plan, job.slot, part) {
                     let port = sum.port(node, part);
-                    sending::send(job, context, to, node.start, port, &sum.tensors)?;
+                    sending::send(
+                        (job, self.attempt),
+                        context,
+                        to,
+                        node.start,
+                        port,
+                        &sum.tensors,
+                    )?;
                 }
                 let own = Received { sum, origin: None };
                 self.exchange

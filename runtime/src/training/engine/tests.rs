@@ -30,6 +30,7 @@ use crate::model_blobs::ModelBlobs;
 use crate::spec;
 use crate::training::assignment::FetchedStage;
 use crate::training::data::Microbatch;
+use crate::witness::AttemptPlace;
 
 const MICROBATCHES: u32 = 2;
 const EPOCH: u32 = 3;
@@ -222,9 +223,9 @@ impl Driven {
             job: self.job,
             epoch: EPOCH,
             step,
-            attempt: AttemptId {
-                number: step,
-                entry: Digest::default(),
+            at: AttemptPlace {
+                attempt: attempt_of(step),
+                previous: None,
             },
             batches: (0..MICROBATCHES).map(batch).collect(),
         });
@@ -341,6 +342,13 @@ impl Driven {
     }
 }
 
+fn attempt_of(step: u32) -> AttemptId {
+    AttemptId {
+        number: step,
+        entry: Digest::default(),
+    }
+}
+
 /// The claim itself, whether its signature fits or not.
 fn claim_of(signed: &Signed) -> Claim {
     concord_proto::canonical::decode(&signed.body).unwrap()
@@ -416,10 +424,12 @@ async fn frames_that_no_stage_takes_in_change_nothing() {
     ] {
         let mut engine = Driven::start(Faults::default()).await;
         let port = Port { kind, digest };
-        let message = Origin::message(&engine.job, 0, EPOCH, 0, &port);
+        let attempt = attempt_of(0);
+        let message = Origin::message(&engine.job, &attempt, 0, &port);
         let origin = Origin::sign(&Keypair::from_secret([6; 32]), &message);
         let header = FrameHeader {
             job: engine.job,
+            attempt,
             epoch: EPOCH,
             step: 0,
             microbatch: 0,

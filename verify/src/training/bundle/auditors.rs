@@ -9,7 +9,7 @@ use concord_proto::ledger::Finding;
 use concord_proto::{Digest, JobSpec, Leaf, Signed, WorkerId};
 
 use super::chain::StepLeaves;
-use super::history::{Commit, History};
+use super::history::{Commit, GivenVerdict, History};
 
 /// What an auditor that is honest shows.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +21,8 @@ pub struct AuditorReport {
     pub drawn: u64,
     /// Those of them that it found right.
     pub agreed: u64,
-    /// Steps of the chain.
+    /// Steps of the chain in which every worker has a leaf, and chance decides what is drawn: no
+    /// others are counted.
     pub steps: u32,
     /// Attempts that may each hide a false leaf that it has drawn: those of the chain that it has
     /// not settled, and those that were voided after it had opened their secrets.
@@ -56,11 +57,21 @@ impl AuditorReport {
 /// The auditors of a ledger, as it is read.
 #[derive(Default)]
 pub(super) struct KnownAuditors {
-    all: BTreeMap<WorkerId, Vec<KnownEnrolment>>,
+    all: BTreeMap<WorkerId, KnownAuditor>,
     /// The entries that committed attempts.
     committed: BTreeMap<u32, Digest>,
-    /// Attempts of each auditor that were voided after it had opened their secrets.
-    voided: BTreeMap<WorkerId, u32>,
+    /// Attempts that were committed and are void, each with how many attempts had started by then.
+    voided: Vec<(u32, u32)>,
+}
+
+#[derive(Default)]
+struct KnownAuditor {
+    enrolments: Vec<KnownEnrolment>,
+    /// Its last statement.
+    last: Option<Digest>,
+    /// Whether a statement of it was left out before: others may have known from then on what it
+    /// would draw, and nothing that comes later counts.
+    has_gap: bool,
 }
 
 struct KnownEnrolment {
@@ -68,16 +79,33 @@ struct KnownEnrolment {
     digest: Digest,
     /// Secrets that were opened, by attempt.
     opened: BTreeMap<u32, Digest>,
-    /// What the next reveal names; none behind a gap.
-    last: Option<Digest>,
+}
+
+/// A secret that is open.
+#[derive(Clone, Copy)]
+struct OpenSecret {
+    secret: Digest,
+    /// The attempt whose reveal has opened it: its own, or a later one.
+    by: u32,
 }
 
 impl KnownEnrolment {
-    /// The secret of an attempt, if it is open.
-    fn secret(&self, attempt: u32) -> Option<Digest> {
-        self.enrolment.index(attempt)?;
-        let (&later, &secret) = self.opened.range(attempt..).next()?;
-        Some((attempt..later).fold(secret, |secret, _| auditor::before(&secret)))
+    /// The secrets that are open, by attempt.
+    fn secrets(&self) -> BTreeMap<u32, OpenSecret> {
+        let mut secrets = BTreeMap::new();
+        let mut opened = self.opened.iter().rev().peekable();
+        while let Some((&by, &secret)) = opened.next() {
+            let end = opened.peek().map(|(earlier, _)| **earlier);
+            let end = end.map_or(self.enrolment.from, |earlier| earlier + 1);
+            let mut secret = secret;
+            for attempt in (end..=by).rev() {
+                if self.enrolment.index(attempt).is_some() {
+                    secrets.insert(attempt, OpenSecret { secret, by });
+                }
+                secret = auditor::before(&secret);
+            }
+        }
+        secrets
     }
 }
 
@@ -103,20 +131,22 @@ impl KnownAuditors {
         require(is_early, "an attempt that it is for was started before")?;
         let is_bounded = enrolment.rate <= RATE_MAX && enrolment.length <= CHAIN_MAX;
         require(is_bounded, "its rate or its length is over the bound")?;
-        let enrolments = self.all.entry(signed.signer).or_default();
-        // One chain at a time: of two for the same attempt the draw could be chosen.
-        if let Some(last) = enrolments.last_mut() {
-            let from = enrolment.from;
-            last.enrolment.length = last
-                .enrolment
-                .length
-                .min(from.saturating_sub(last.enrolment.from));
+        let known = self.all.entry(signed.signer).or_default();
+        known.has_gap |= enrolment.previous != known.last;
+        let digest = enrolment_digest(signed);
+        known.last = Some(digest);
+        if known.has_gap {
+            return Ok(());
         }
-        enrolments.push(KnownEnrolment {
-            digest: enrolment_digest(signed),
+        // One chain at a time: of two for the same attempt the draw could be chosen.
+        if let Some(last) = known.enrolments.last_mut() {
+            let before = enrolment.from.saturating_sub(last.enrolment.from);
+            last.enrolment.length = last.enrolment.length.min(before);
+        }
+        known.enrolments.push(KnownEnrolment {
+            digest,
             enrolment,
             opened: BTreeMap::new(),
-            last: Some(enrolment_digest(signed)),
         });
         Ok(())
     }
@@ -124,8 +154,14 @@ impl KnownAuditors {
     /// An auditor opens a secret.
     pub(super) fn reveal(&mut self, signed: &Signed) -> Result<(), String> {
         let reveal: Reveal = signed.open().map_err(|error| error.to_string())?;
-        let enrolments = self.all.get_mut(&signed.signer);
-        let mut enrolments = enrolments.into_iter().flatten();
+        let known = self.all.get_mut(&signed.signer);
+        let known = known.ok_or("its signer has committed to no secrets")?;
+        known.has_gap |= known.last != Some(reveal.previous);
+        known.last = Some(reveal_digest(signed));
+        if known.has_gap {
+            return Ok(());
+        }
+        let mut enrolments = known.enrolments.iter_mut().rev();
         let held = enrolments.find(|held| held.digest == reveal.enrolment);
         let held = held.ok_or("it names no enrolment of its signer")?;
         require(reveal.job == held.enrolment.job, "it is of another job")?;
@@ -138,19 +174,13 @@ impl KnownAuditors {
         let index = held.enrolment.index(reveal.attempt);
         let index = index.ok_or("its attempt is not one that it is enrolled for")?;
         let last = held.opened.last_key_value();
-        let (known, digest) = match last {
+        let (earlier, digest) = match last {
             Some((attempt, secret)) => (held.enrolment.index(*attempt), *secret),
             None => (None, held.enrolment.top),
         };
-        let fits = auditor::leads_to(&reveal.secret, index, known, &digest);
+        let fits = auditor::leads_to(&reveal.secret, index, earlier, &digest);
         require(fits, "its secret is not the one that was committed to")?;
-        // A secret that it has opened elsewhere, or that was left out here: from then on others may
-        // have known what it would draw. Nothing behind that is settled.
-        held.last = held.last.filter(|last| *last == reveal.previous);
-        if held.last.is_some() {
-            held.opened.insert(reveal.attempt, reveal.secret);
-            held.last = Some(reveal_digest(signed));
-        }
+        held.opened.insert(reveal.attempt, reveal.secret);
         Ok(())
     }
 
@@ -159,13 +189,9 @@ impl KnownAuditors {
         self.committed.insert(attempt, entry);
     }
 
-    /// A committed attempt is void: what an auditor had drawn there may never be settled.
-    pub(super) fn void(&mut self, attempt: u32) {
-        for (auditor, enrolments) in &self.all {
-            if enrolments.iter().any(|held| held.secret(attempt).is_some()) {
-                *self.voided.entry(*auditor).or_default() += 1;
-            }
-        }
+    /// A committed attempt is void, with so many attempts started by now.
+    pub(super) fn void(&mut self, attempt: u32, started: u32) {
+        self.voided.push((attempt, started));
     }
 
     /// What each auditor that was never convicted has settled.
@@ -179,48 +205,79 @@ impl KnownAuditors {
             .all
             .iter()
             .filter(|(auditor, _)| !history.convicted.contains(auditor));
-        let of = |(auditor, enrolments): (&WorkerId, &Vec<KnownEnrolment>)| {
-            let agreed = agreed_by(history, auditor);
+        let of = |(auditor, known): (&WorkerId, &KnownAuditor)| {
+            let rates = known.enrolments.iter().map(|held| held.enrolment.rate);
             let mut report = AuditorReport {
                 auditor: *auditor,
-                rate: enrolments.iter().map(|held| held.enrolment.rate).min()?,
+                rate: rates.min().unwrap_or(0),
                 drawn: 0,
                 agreed: 0,
-                steps: steps.len() as u32,
-                unsettled: self.voided.get(auditor).copied().unwrap_or(0),
+                steps: 0,
+                unsettled: 0,
             };
-            for ((step, leaves), commit) in (0_u32..).zip(steps).zip(&history.commits) {
-                let decides = spec.decides(step);
-                let at = (step, history.plan(commit).epoch);
-                let counts = self.settled(enrolments, commit, (at, decides), leaves, &agreed);
-                let is_settled = counts.is_some_and(|(drawn, agreed)| drawn == agreed);
-                let (drawn, agreed) = counts.unwrap_or((0, 0));
-                report.drawn += drawn;
-                report.agreed += agreed;
-                report.unsettled += u32::from(!is_settled);
-            }
-            Some(report)
+            self.count(&mut report, known, (spec, history, steps));
+            report
         };
-        sound.filter_map(of).collect()
+        sound.map(of).collect()
     }
 
-    /// How many leaves of a step an auditor has drawn, and how many of these it found right; none
-    /// where its secret is not open.
+    fn count(
+        &self,
+        report: &mut AuditorReport,
+        known: &KnownAuditor,
+        (spec, history, steps): (&JobSpec, &History, &[StepLeaves]),
+    ) {
+        let mut secrets: BTreeMap<u32, (OpenSecret, u64)> = BTreeMap::new();
+        for held in &known.enrolments {
+            let rate = held.enrolment.rate;
+            let opened = held.secrets().into_iter();
+            secrets.extend(opened.map(|(attempt, secret)| (attempt, (secret, rate))));
+        }
+        // What it had drawn of a void attempt nobody can settle. It had not drawn yet where its
+        // secret was opened by an attempt that started later, as nothing was left out before.
+        let is_lost = |(attempt, started): &&(u32, u32)| {
+            let secret = secrets.get(attempt);
+            secret.is_some_and(|(secret, _)| secret.by < *started)
+        };
+        report.unsettled = self.voided.iter().filter(is_lost).count() as u32;
+        let agreed = agreed_by(history, &report.auditor);
+        for ((step, leaves), commit) in (0_u32..).zip(steps).zip(&history.commits) {
+            let decides = spec.decides(step);
+            let at = (step, history.plan(commit).epoch);
+            let secret = secrets.get(&commit.attempt.number);
+            let counts = secret.and_then(|(secret, rate)| {
+                self.settled(
+                    (secret.secret, *rate),
+                    commit,
+                    (at, decides),
+                    leaves,
+                    &agreed,
+                )
+            });
+            let (drawn, agreed) = counts.unwrap_or((0, 0));
+            report.drawn += drawn;
+            report.agreed += agreed;
+            if !decides && leaves.iter().all(|(_, leaves)| !leaves.is_empty()) {
+                let is_settled = counts.is_some() && drawn == agreed;
+                report.steps += 1;
+                report.unsettled += u32::from(!is_settled);
+            }
+        }
+    }
+
+    /// How many leaves of a step a secret draws, and how many of these the auditor found right.
     fn settled(
         &self,
-        enrolments: &[KnownEnrolment],
+        (secret, rate): (Digest, u64),
         commit: &Commit,
         ((step, epoch), decides): ((u32, u32), bool),
         leaves: &StepLeaves,
         agreed: &Agreed,
     ) -> Option<(u64, u64)> {
-        let attempt = commit.attempt.number;
-        let mut held = enrolments.iter();
-        let (held, secret) = held.find_map(|held| Some((held, held.secret(attempt)?)))?;
-        let entry = self.committed.get(&attempt)?;
+        let entry = self.committed.get(&commit.attempt.number)?;
         let (mut drawn, mut found) = (0, 0);
         for (worker, leaves) in leaves {
-            let (rate, count) = (held.enrolment.rate, leaves.len() as u32);
+            let count = leaves.len() as u32;
             for index in auditor::drawn(&secret, entry, worker, rate, count, decides) {
                 let leaf = Leaf::digest(&leaves[index as usize]);
                 drawn += 1;
@@ -238,7 +295,7 @@ fn agreed_by(history: &History, auditor: &WorkerId) -> Agreed {
     let given = history.verdicts.iter();
     let agreeing =
         given.filter(|given| given.checker == *auditor && given.verdict.finding == Finding::Agrees);
-    let place = |given: &super::history::GivenVerdict| {
+    let place = |given: &GivenVerdict| {
         let verdict = &given.verdict;
         (verdict.step, verdict.epoch, verdict.worker, verdict.leaf)
     };

@@ -46,6 +46,7 @@ pub(super) fn check<'a>(
         batches: BatchPlan::new(&bundle.spec, bundle.data.sequences.len() as u64),
         state: bundle.initial_state.entries.clone(),
         previous: history.job.0,
+        attempts: history.attempts.iter().map(|id| id.entry).collect(),
     };
     let leaves = (0_u32..)
         .zip(&history.commits)
@@ -124,6 +125,8 @@ struct Walk<'a, 'h> {
     batches: BatchPlan,
     state: Vec<StateEntry>,
     previous: Digest,
+    /// The entries of all attempts, by number.
+    attempts: Vec<Digest>,
 }
 
 impl<'a> Walk<'a, '_> {
@@ -156,7 +159,7 @@ impl<'a> Walk<'a, '_> {
                 claim: &opened.claim,
             })
             .collect();
-        check_rules(&rules, submitted, &claimed)?;
+        check_rules(&rules, submitted, &claimed, &self.attempts)?;
         let claims: Vec<&Claim> = claimed.iter().map(|claimed| claimed.claim).collect();
         let after = rules::merged_state(&bundle.spec, &claims)
             .ok_or_else(|| of_step(step, "a trained tensor is in no claim"))?;
@@ -257,6 +260,7 @@ fn check_rules<'s>(
     rules: &StepRules,
     submitted: &'s StepClaims,
     claimed: &[Claimed],
+    known: &[Digest],
 ) -> Result<(), VerifyError> {
     let step = rules.step;
     let breached = |breach: rules::Breach| {
@@ -272,7 +276,7 @@ fn check_rules<'s>(
             leaves,
         } = submitted;
         let (leaves, update) = split_leaves(leaves);
-        if rules::names_other_history(rules, first_half) {
+        if rules::names_other_history(rules, known, first_half) {
             let reason = format!(
                 "it does not name attempt {} as this ledger has it: its worker was shown another \
                  history",

@@ -413,8 +413,9 @@ impl Reader<'_> {
 
     fn voided(&mut self, from_step: u32) -> Result<(), String> {
         require(from_step <= self.next_step(), "there is no such step yet")?;
+        let started = self.history.attempts.len() as u32;
         for commit in self.history.commits.drain(from_step as usize..) {
-            self.history.auditors.void(commit.attempt.number);
+            self.history.auditors.void(commit.attempt.number, started);
         }
         self.open = None;
         Ok(())

@@ -123,6 +123,8 @@ pub(super) struct LeafAudits {
     /// Orders that each auditor had yet to answer when unanswered ones were taken back last, and
     /// those given since.
     asked: BTreeMap<WorkerId, usize>,
+    /// How many of the leaves that it has drawn itself each auditor has left unanswered, in a row.
+    unanswered: BTreeMap<WorkerId, u32>,
 }
 
 /// What came of the drawn leaves that are closed.
@@ -193,6 +195,7 @@ impl LeafAudits {
                 inconclusive: progress.inconclusive,
             },
             asked: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
         };
         for audit in persisted {
             audits.next = audits.next.max(audit.number);
@@ -345,13 +348,12 @@ impl LeafAudits {
     pub(super) fn add_own(
         &mut self,
         now: Time,
-        auditor: WorkerId,
+        (auditor, signed): (WorkerId, Arc<SignedStep>),
         at: PlannedStep,
         (worker, leaf): (WorkerId, &Leaf),
-        claims: &StepClaims,
     ) {
         let (of, purpose) = ((worker, leaf.clone()), Purpose::Own { auditor });
-        self.add(LeafAudit::new(now, at, of, purpose, halves(claims)));
+        self.add(LeafAudit::new(now, at, of, purpose, signed));
     }
 
     /// Closes an audit without an agreement.
@@ -411,7 +413,7 @@ impl LeafAudits {
 }
 
 /// What was signed in a step that is final.
-fn halves(claims: &StepClaims) -> Arc<SignedStep> {
+pub(super) fn halves(claims: &StepClaims) -> Arc<SignedStep> {
     Arc::new(claims.claims.iter().flat_map(WorkerClaim::halves).collect())
 }
 

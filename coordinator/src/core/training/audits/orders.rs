@@ -1,5 +1,7 @@
 //! Who re-runs what: orders to checkers, canaries among them, and what nobody can audit.
 
+use std::collections::BTreeSet;
+
 use concord_proto::session::{AuditOrder, Role, ToWorker};
 use concord_proto::{Digest, Leaf, Port, PortKind, WorkerId};
 
@@ -7,6 +9,9 @@ use super::{
     AuditDecision, Bait, EventContext, JobOrder, Journal, LeafAudit, LeafAudits, Purpose, Queued,
     Standing,
 };
+
+/// An auditor that has left leaves of so many steps in a row unanswered is asked for no more.
+const UNANSWERED_MAX: u32 = 3;
 
 /// Who might re-run a leaf.
 enum Candidate {
@@ -24,7 +29,7 @@ impl LeafAudits {
         sums_again: bool,
     ) -> Vec<Queued> {
         let late = context.config.audit_timeout_us;
-        let mut silent = Vec::new();
+        let (mut silent, mut given_up) = (Vec::new(), BTreeSet::new());
         for (number, audit) in &mut self.open {
             if let Standing::Ordered { auditor, since, .. } = audit.standing {
                 let is_gone = context.members.session(&auditor).is_none();
@@ -33,7 +38,12 @@ impl LeafAudits {
                     false => 1,
                 };
                 let late = late.saturating_mul(computed);
-                if is_gone || context.now.since(since) > late {
+                let is_own = matches!(audit.purpose, Purpose::Own { .. });
+                if is_gone && is_own {
+                    // It may come back: nobody else's word settles it.
+                    audit.standing = Standing::Queued(context.now);
+                } else if is_gone || context.now.since(since) > late {
+                    given_up.extend(is_own.then_some((auditor, audit.at.step)));
                     audit.pass_on(context.now, auditor);
                     let is_canary = matches!(audit.purpose, Purpose::Canary { .. });
                     silent.extend(is_canary.then_some((*number, auditor)));
@@ -42,6 +52,10 @@ impl LeafAudits {
         }
         for (number, checker) in silent {
             self.close_unanswered(context, number, checker);
+        }
+        for (auditor, step) in given_up {
+            *self.unanswered.entry(auditor).or_default() += 1;
+            self.close_own(context, auditor, step);
         }
         self.asked.clear();
         for audit in self.open.values() {
@@ -127,6 +141,17 @@ impl LeafAudits {
         }
     }
 
+    /// Gives up what an auditor has drawn of a step: with one leaf unanswered the attempt is
+    /// unsettled, and the job need not wait for the others.
+    fn close_own(&mut self, context: &mut EventContext, auditor: WorkerId, step: u32) {
+        let is_own =
+            |audit: &LeafAudit| audit.at.step == step && audit.purpose == Purpose::Own { auditor };
+        let own = self.open.iter().filter(|(_, audit)| is_own(audit));
+        let own: Vec<u64> = own.map(|(number, _)| *number).collect();
+        own.into_iter()
+            .for_each(|number| self.close(context, number));
+    }
+
     /// The auditor whose secret has drawn a leaf: nobody else's word settles it.
     fn own_auditor(
         &self,
@@ -135,7 +160,10 @@ impl LeafAudits {
         auditor: WorkerId,
     ) -> Candidate {
         let is_here = context.members.session(&auditor).is_some();
-        let is_out = audit.tried.contains(&auditor) || self.left_out.contains(&auditor);
+        let unanswered = self.unanswered.get(&auditor);
+        let is_silent = unanswered.is_some_and(|times| *times >= UNANSWERED_MAX);
+        let is_out =
+            is_silent || audit.tried.contains(&auditor) || self.left_out.contains(&auditor);
         if !is_here || is_out {
             return Candidate::Nobody;
         }

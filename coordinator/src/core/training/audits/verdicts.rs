@@ -41,6 +41,10 @@ impl LeafAudits {
             audit.pass_on(context.now, auditor);
             return Vec::new();
         }
+        self.unanswered.remove(&auditor);
+        let Some(audit) = self.open.get_mut(&number) else {
+            return Vec::new();
+        };
         match verdict.finding {
             Finding::Inconclusive { .. } => {
                 audit.pass_on(context.now, auditor);
@@ -144,7 +148,8 @@ impl LeafAudits {
             step: audit.at.step,
             leaf: audit.leaf.digest(),
         };
-        let audit = Some(audit);
+        // What an auditor drew itself is nobody else's to re-run.
+        let audit = Some(audit).filter(|audit| !matches!(audit.purpose, Purpose::Own { .. }));
         self.agreements.push(AuditedLeaf { agreement, audit });
         let oldest = steps.saturating_sub(context.config.audit_window);
         for audited in &mut self.agreements {
