@@ -104,6 +104,14 @@ fn every_leaf_of_dora_is_found_right() {
     every_leaf_is_found_right(&shared, true, "2x1", more);
 }
 
+/// With LoRA+ matrices B and magnitudes have a rate of their own, which checkers derive, too.
+#[test]
+fn every_leaf_of_lora_plus_is_found_right() {
+    let Some(shared) = shared() else { return };
+    let more = "loraplus_lr_ratio: 16\npeft_use_dora: true\noptimizer: adamw_8bit";
+    every_leaf_is_found_right(&shared, true, "1x2", more);
+}
+
 fn every_leaf_is_found_right(shared: &Path, is_lora: bool, plan: &str, more: &str) {
     let mut pool = Pool::new();
     for _ in 0..2 {

@@ -92,7 +92,8 @@ impl Reader<'_> {
         if let (Some(mix), false) = (&job.mix, is_held) {
             let order = mix.order(&mixing::lengths(&read.ends), job.seed);
             let order = order.map_err(anyhow::Error::msg).context("mix_strategy")?;
-            read.sequences = mixing::mixed(&read.sequences, &read.ends, &order);
+            let mixed = mixing::mixed(&read.sequences, &read.ends, &order);
+            read.sequences = mixed.cloned().collect();
             total = order.len() as u64;
             notes.push(mixing::taken(&job.datasets, &order).0);
         }

@@ -83,8 +83,8 @@ impl<'a> Chunks<'a> {
         let held = self.held.take().unwrap_or_default();
         let mixed = mixing::mixed(&held, &ends, &order);
         match self.packs {
-            true => self.held = Some(mixed),
-            false => mixed.iter().for_each(|sequence| self.push(sequence)),
+            true => self.held = Some(mixed.cloned().collect()),
+            false => mixed.for_each(|sequence| self.push(sequence)),
         }
         Ok(order)
     }

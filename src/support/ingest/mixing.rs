@@ -8,14 +8,14 @@ use super::told::Told;
 
 /// The sequences of several data sets, the first `ends[0]` of which are the first data set's, in
 /// this order.
-pub fn mixed(
-    sequences: &[TrainingSequence],
-    ends: &[usize],
-    order: &[MixedPlace],
-) -> Vec<TrainingSequence> {
+pub fn mixed<'a>(
+    sequences: &'a [TrainingSequence],
+    ends: &'a [usize],
+    order: &'a [MixedPlace],
+) -> impl Iterator<Item = &'a TrainingSequence> {
     let start = |set: usize| set.checked_sub(1).map_or(0, |before| ends[before]);
-    let places = order.iter().map(|(set, index)| start(*set) + index);
-    places.map(|place| sequences[place].clone()).collect()
+    let places = order.iter().map(move |(set, index)| start(*set) + index);
+    places.map(|place| &sequences[place])
 }
 
 /// How many sequences each of the data sets has, of which there are as many as `ends`.
@@ -83,10 +83,8 @@ mod tests {
         let sequences: Vec<_> = (0..5)
             .map(|id| TrainingSequence::whole(vec![id], vec![0]))
             .collect();
-        let first: Vec<u32> = mixed(&sequences, &ends, &order)
-            .iter()
-            .map(|one| one.tokens[0])
-            .collect();
+        let first = mixed(&sequences, &ends, &order).map(|one| one.tokens[0]);
+        let first: Vec<u32> = first.collect();
         assert_eq!(first, [0, 2, 1, 3, 0, 4]);
         let sources = ["a", "b"].map(|path| DatasetSource::new(path, DatasetKind::Completion));
         let (words, sets) = taken(&sources, &order);

@@ -252,7 +252,8 @@ pub(super) const KEYS: [Key; 101] = [
     key(Job, "mix_strategy", Words(&["concat", "interleave_under", "interleave_over"]),
         Is("concat"),
         "how data sets are put together: joined; or alternating, sequence by sequence, until one \
-        is taken whole, or until all are, where those that end earlier begin anew"),
+        is taken whole, or until all are, where those that end earlier begin anew; all tokens \
+        are in memory while that is done"),
     key(Job, "interleave_probs", Shares, Means("they take turns"),
         "how often each data set is next, drawn by seed"),
     key(Job, "adapter", Words(&["lora", "qlora", "full"]), Is("lora"),
