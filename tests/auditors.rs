@@ -1,5 +1,5 @@
-//! `concord train --audit`: an auditor of the client's own, over real processes, on a pool of others
-//! and on this machine.
+//! `concord train --audit`: an auditor of the client's own, over real processes, on a pool of
+//! others and on this machine.
 
 mod pool;
 

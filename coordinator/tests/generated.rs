@@ -1,6 +1,6 @@
-//! Liars that are generated, not listed: a worker or checker alters any field of any message, by the
-//! dice of a seed. The record stays what it is, nobody honest is convicted, and the job comes to an
-//! end.
+//! Liars that are generated, not listed: a worker or checker alters any field of any message, by
+//! the dice of a seed. The record stays what it is, nobody honest is convicted, and the job comes to
+//! an end.
 //!
 //! `CONCORD_SEEDS=A..B` runs other seeds than the few that are run by default; with `--nocapture`
 //! the test prints what became of the lies.
@@ -74,6 +74,7 @@ fn pool(seed: u64) -> (World, WorkerId, bool) {
     };
     let id = key(liar).public();
     let mutant = Mutant::new(key(liar), dice.next(), target);
+    world.replay_submission();
     world.mutate(id, mutant);
     (world, id, is_tied)
 }

@@ -3,8 +3,9 @@
 mod sim;
 
 use concord_coordinator::core::{CoreEvent, SessionId};
+use concord_proto::AttemptId;
 use concord_proto::client::JobEvent;
-use concord_proto::ledger::{AttemptId, entry_digest};
+use concord_proto::ledger::entry_digest;
 use concord_proto::session::{Role, ToCoordinator, ToWorker};
 use concord_proto::{ARITHMETIC_VERSION, FirstHalf, Signed, leaf_root};
 use sim::bare::Bare;

@@ -42,9 +42,9 @@ pub use crypto::{
 };
 pub use sequence::{SequenceEntry, TrainingSequence};
 pub use training::{
-    AdapterSpec, BatchPlan, Claim, ClaimInput, ClaimedLeaf, Conviction, Course, CurveFromZero,
-    Edge, EvaluationSpec, ExpertCuts, F32Bits, FirstHalf, FrameHeader, GradientPart, HeldOut,
-    InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafKey, LeafPhase, LoraUpdates, LossLimit,
+    AdapterSpec, AttemptId, BatchPlan, Claim, ClaimInput, ClaimedLeaf, Conviction, Course,
+    CurveFromZero, Edge, EvaluationSpec, ExpertCuts, F32Bits, FirstHalf, FrameHeader, GradientPart,
+    HeldOut, InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafKey, LeafPhase, LoraUpdates, LossLimit,
     MicrobatchLoss, ModelPlace, MomentFormat, Optimizer, Order, Origin, OtherUpdate, Patience,
     Plan, Port, PortKind, PrecisionSpec, RateSchedule, Regularization, Replica, ScheduleKind,
     SignedHalf, Slot, StepRecord, StepWork, TensorNorm, TensorState, TrainedTensor, UpdateRule,

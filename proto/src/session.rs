@@ -207,6 +207,34 @@ pub struct AuditOrder {
     pub leaf: Leaf,
 }
 
+/// The leaves of a worker in a final step that checkers may ask for.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct AuditedStep {
+    pub job: JobId,
+    /// The plan's epoch.
+    pub epoch: u32,
+    pub step: u32,
+    /// By rising key.
+    pub leaves: Vec<LeafKey>,
+}
+
+/// What an auditor is to commit to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct EnrolOrder {
+    pub job: JobId,
+    /// See [`crate::training::auditor::Enrolment`].
+    pub from: u32,
+    /// For how many attempts.
+    pub length: u32,
+    /// The probability that a leaf is drawn, `p * 2^32`.
+    pub rate: u64,
+    /// Digest of the enrolment that the ledger has, where it is good for attempts to come: it goes
+    /// on, if the auditor still has its secrets.
+    pub known: Option<Digest>,
+    /// Digest of the auditor's last reveal in the ledger. Those that came after it are sent again.
+    pub last: Option<Digest>,
+}
+
 /// From the coordinator to a worker or checker.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum ToWorker {
@@ -253,28 +281,9 @@ pub enum ToWorker {
     },
     /// Of a final step checkers may ask for these leaves of the receiver's claim. The inputs of all
     /// others may be forgotten.
-    Audited {
-        job: JobId,
-        /// The plan's epoch.
-        epoch: u32,
-        step: u32,
-        /// By rising key.
-        leaves: Vec<LeafKey>,
-    },
+    Audited(AuditedStep),
     /// Commit to secrets, as an auditor of a job.
-    Enrol {
-        job: JobId,
-        /// See [`crate::training::auditor::Enrolment`].
-        from: u32,
-        /// For how many attempts.
-        length: u32,
-        /// The probability that a leaf is drawn, `p * 2^32`.
-        rate: u64,
-        /// Digest of the auditor's last statement in the ledger, where its enrolment is good for the
-        /// attempts to come: it goes on, if the auditor still has its secrets. Statements that came
-        /// after it are sent again.
-        known: Option<Digest>,
-    },
+    Enrol(EnrolOrder),
     /// Open the secret of an attempt that is committed.
     Reveal {
         job: JobId,

@@ -48,7 +48,7 @@ pub enum RuntimeError {
     /// shown before.
     #[error(
         "the coordinator tells another history of the job than before: {0}. Nothing is signed for \
-         it. If its database was restored from a backup, start this process again"
+         it. (A worker forgets what it was shown when it is started again; an auditor does not)"
     )]
     OtherHistory(String),
     /// The other side could not be reached or hung up.

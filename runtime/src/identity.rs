@@ -9,6 +9,9 @@ use crate::RuntimeError;
 
 const KEY_FILE: &str = "identity.key";
 
+/// Held by the process whose folder it is in.
+pub const LOCK_FILE: &str = "member.lock";
+
 /// Where a member keeps the blobs that it has fetched.
 pub(crate) const BLOBS: &str = "blobs";
 
@@ -34,7 +37,7 @@ impl Home {
             why,
         };
         std::fs::create_dir_all(dir).map_err(io)?;
-        let lock = File::create(dir.join("member.lock")).map_err(io)?;
+        let lock = File::create(dir.join(LOCK_FILE)).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(RuntimeError::FolderInUse(path)),

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use concord_proto::ledger::{AttemptId, LedgerEntry, LedgerEvent, entry_digest};
+use concord_proto::AttemptId;
+use concord_proto::ledger::{LedgerEntry, LedgerEvent, entry_digest};
 use concord_proto::{JobId, PublicKey, Signed};
 
 use crate::RuntimeError;

@@ -34,7 +34,8 @@ pub fn key() -> anyhow::Result<Keypair> {
     Ok(KEY.get_or_init(|| made).clone())
 }
 
-fn folder() -> Option<PathBuf> {
+/// The folder of the user's key, if there is one.
+pub fn folder() -> Option<PathBuf> {
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let config = || {
         let home = || named("HOME").map(|home| PathBuf::from(home).join(".config"));

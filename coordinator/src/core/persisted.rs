@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use concord_proto::auditor::{Reveal, enrolment_digest, reveal_digest};
+use concord_proto::auditor::{Reveal, reveal_digest};
 use concord_proto::client::{JobEvent, JobState, Submission};
 use concord_proto::ledger::{Finding, LedgerEntry, LedgerEvent, Offence, Verdict, entry_digest};
 use concord_proto::manifest::StateManifest;
@@ -170,8 +170,8 @@ pub struct PersistedAuditor {
     pub enrolment: Signed,
     /// The last attempt whose secret it has opened, and the secret.
     pub opened: Option<(u32, Digest)>,
-    /// What its next reveal names.
-    pub last: Digest,
+    /// Digest of its last reveal, also under an earlier enrolment.
+    pub last: Option<Digest>,
 }
 
 impl PersistedLedger {
@@ -206,7 +206,7 @@ impl PersistedLedger {
                 let auditor = PersistedAuditor {
                     enrolment: enrolment.clone(),
                     opened: None,
-                    last: enrolment_digest(&enrolment),
+                    last: self.auditors.get(&enrolment.signer).and_then(|a| a.last),
                 };
                 self.auditors.insert(enrolment.signer, auditor);
             }
@@ -214,7 +214,7 @@ impl PersistedLedger {
                 let opened: Reveal = reveal.open().map_err(|error| error.to_string())?;
                 if let Some(auditor) = self.auditors.get_mut(&reveal.signer) {
                     auditor.opened = Some((opened.attempt, opened.secret));
-                    auditor.last = reveal_digest(&reveal);
+                    auditor.last = Some(reveal_digest(&reveal));
                 }
             }
             LedgerEvent::Voided { from_step } => {

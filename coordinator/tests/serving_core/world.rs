@@ -220,8 +220,8 @@ impl World {
             | ToWorker::Step { .. }
             | ToWorker::Scalars { .. }
             | ToWorker::Commit { .. }
-            | ToWorker::Audited { .. }
-            | ToWorker::Enrol { .. }
+            | ToWorker::Audited(_)
+            | ToWorker::Enrol(_)
             | ToWorker::Reveal { .. }
             | ToWorker::Abort { .. }
             | ToWorker::Flush { .. }

@@ -2,7 +2,7 @@
 
 use concord_proto::auditor::{Enrolment, Reveal, SecretChain, enrolment_digest, reveal_digest};
 use concord_proto::ledger::{LedgerEntry, LedgerEvent, entry_digest};
-use concord_proto::session::{ToCoordinator, ToWorker};
+use concord_proto::session::{EnrolOrder, ToCoordinator, ToWorker};
 use concord_proto::{Digest, Domain, Keypair, PublicKey, Signed};
 
 /// How an auditor works.
@@ -33,7 +33,7 @@ pub struct Auditor {
     /// Counts the chains, so that each is another one.
     chains: u64,
     held: Option<Held>,
-    /// The last statement.
+    /// The last reveal.
     last: Option<Digest>,
 }
 
@@ -51,9 +51,15 @@ impl Auditor {
 
     pub fn told(&mut self, message: &ToWorker) -> Vec<ToCoordinator> {
         match message {
-            ToWorker::Enrol { known, .. } => {
-                let again = known.and_then(|known| self.after(known));
-                again.unwrap_or_else(|| vec![self.enrol(message)])
+            ToWorker::Enrol(asked) => {
+                let lost = self.lost(asked.last);
+                let held = self.held.as_ref().map(|held| held.signed.clone());
+                let held = held.filter(|held| asked.known == Some(enrolment_digest(held)));
+                let enrolled = match held {
+                    Some(enrolment) => ToCoordinator::Enrolled { enrolment },
+                    None => self.enrol(asked),
+                };
+                lost.into_iter().chain([enrolled]).collect()
             }
             ToWorker::Reveal { committed, .. } if self.manner != Manner::Silent => {
                 vec![self.reveal(committed)]
@@ -62,53 +68,38 @@ impl Auditor {
         }
     }
 
-    /// What was said after a statement of the chain that is held.
-    fn after(&self, known: Digest) -> Option<Vec<ToCoordinator>> {
-        let held = self.held.as_ref()?;
-        let mut said = held.opened.iter().map(|(.., said)| reveal_digest(said));
-        let since = match known == enrolment_digest(&held.signed) {
-            true => 0,
-            false => 1 + said.position(|said| said == known)?,
-        };
-        let reveals = held.opened[since..].iter().map(|(.., said)| {
-            let reveal = said.clone();
-            ToCoordinator::Revealed { reveal }
-        });
-        let enrolment = held.signed.clone();
-        let enrolled = ToCoordinator::Enrolled { enrolment };
-        Some(reveals.chain([enrolled]).collect())
+    /// What was opened after a reveal.
+    fn lost(&self, last: Option<Digest>) -> Vec<ToCoordinator> {
+        let held = self.held.iter();
+        let opened: Vec<&Signed> = held.flat_map(|h| &h.opened).map(|o| &o.2).collect();
+        let mut digests = opened.iter().map(|said| reveal_digest(said));
+        let since = digests.position(|said| Some(said) == last);
+        let lost = opened[since.map_or(0, |at| at + 1)..].iter();
+        lost.map(|said| ToCoordinator::Revealed {
+            reveal: (*said).clone(),
+        })
+        .collect()
     }
 
-    fn enrol(&mut self, asked: &ToWorker) -> ToCoordinator {
-        let ToWorker::Enrol {
-            job,
-            from,
-            length,
-            rate,
-            ..
-        } = asked
-        else {
-            panic!("{asked:?}");
-        };
+    fn enrol(&mut self, asked: &EnrolOrder) -> ToCoordinator {
         self.chains += 1;
         let seed = (self.key.public(), self.chains);
-        let chain = SecretChain::new(Digest::of_value(Domain::SecretChain, &seed), *length);
+        let chain = SecretChain::new(Digest::of_value(Domain::SecretChain, &seed), asked.length);
         let enrolment = Enrolment {
-            job: *job,
+            job: asked.job,
             coordinator: self.coordinator,
-            previous: self.last,
             top: chain.top(),
-            from: *from,
-            length: *length,
-            rate: *rate,
+            from: asked.from,
+            length: asked.length,
+            rate: asked.rate,
         };
         let signed = Signed::new(&self.key, &enrolment);
-        self.last = Some(enrolment_digest(&signed));
+        let opened = self.held.take().map(|held| held.opened);
         self.held = Some(Held {
             signed: signed.clone(),
             enrolment,
             chain,
-            opened: Vec::new(),
+            opened: opened.unwrap_or_default(),
         });
         ToCoordinator::Enrolled { enrolment: signed }
     }
@@ -135,7 +126,7 @@ impl Auditor {
         let reveal = Reveal {
             job: held.enrolment.job,
             enrolment: enrolment_digest(&held.signed),
-            previous: self.last.expect("an enrolment"),
+            previous: self.last,
             attempt,
             entry,
             secret,

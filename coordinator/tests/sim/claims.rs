@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use concord_proto::ledger::AttemptId;
+use concord_proto::AttemptId;
 use concord_proto::manifest::{StateEntry, state_roots};
 use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::tree::{self, Node};

@@ -200,95 +200,82 @@ impl Mutant {
     /// A part of the message that is signed by itself is altered and signed again, and what rests
     /// on it follows: as one who wants to be believed would do it.
     fn signed_anew(&mut self, message: ToCoordinator) -> Sent {
-        match message {
-            ToCoordinator::Computed {
-                job,
-                epoch,
-                step,
-                first_half,
-                leaves,
-                losses,
-                norms,
-            } => {
-                let (mut leaves, mut losses, mut norms) = (leaves, losses, norms);
-                let Ok(mut half) = first_half.open::<FirstHalf>() else {
-                    return Sent::Garbage;
-                };
-                match self.rng.below(4) {
-                    0 => match self.mutated(&half) {
-                        Some(altered) => half = altered,
-                        None => return Sent::Garbage,
-                    },
-                    1 => {
-                        self.mutate_leaf(&mut leaves);
-                        half.leaf_root = leaf_root(&leaves);
-                    }
-                    2 => {
-                        let value = self.value();
-                        if let Some(loss) = self.pick(&mut losses) {
-                            loss.sum = value;
-                        }
-                    }
-                    _ => {
-                        let value = self.value();
-                        if let Some(norm) = self.pick(&mut norms) {
-                            norm.squared = value;
-                        }
-                        let digest = norms_digest(&norms);
-                        for leaf in leaves.iter_mut().filter(|l| l.phase == LeafPhase::Norm) {
-                            let outputs = leaf.outputs.iter_mut();
-                            let norms = outputs.filter(|port| port.kind == PortKind::Norms);
-                            norms.for_each(|port| port.digest = digest);
-                        }
-                        half.leaf_root = leaf_root(&leaves);
-                    }
-                }
-                self.note("the first half, signed anew");
-                Sent::Message(ToCoordinator::Computed {
-                    job,
-                    epoch,
-                    step,
-                    first_half: Signed::new(&self.key, &half),
-                    leaves,
-                    losses,
-                    norms,
-                })
-            }
-            ToCoordinator::Updated { claim, mut leaves } => {
-                let Ok(mut opened) = claim.open::<Claim>() else {
-                    return Sent::Garbage;
-                };
-                match self.rng.below(3) {
-                    0 => match self.mutated(&opened) {
-                        Some(altered) => opened = altered,
-                        None => return Sent::Garbage,
-                    },
-                    1 => {
-                        self.mutate_leaf(&mut leaves);
-                        opened.leaf_root = leaf_root(&leaves);
-                    }
-                    _ => opened.first_half = first_half_digest(&claim),
-                }
-                self.note("the claim, signed anew");
-                let claim = Signed::new(&self.key, &opened);
-                Sent::Message(ToCoordinator::Updated { claim, leaves })
-            }
-            ToCoordinator::Verdict { order, verdict } => {
-                let altered = verdict.open::<Verdict>().ok();
-                match altered.and_then(|verdict| self.mutated(&verdict)) {
-                    None => Sent::Garbage,
-                    Some(altered) => {
-                        self.note("the verdict, signed anew");
-                        let verdict = Signed::new(&self.key, &altered);
-                        Sent::Message(ToCoordinator::Verdict { order, verdict })
-                    }
-                }
-            }
+        let altered = match message.clone() {
+            ToCoordinator::Computed { .. } => self.first_half_anew(message),
+            ToCoordinator::Updated { claim, leaves } => self.claim_anew(&claim, leaves),
+            ToCoordinator::Verdict { order, verdict } => self.verdict_anew(order, &verdict),
             other => {
                 self.note("a byte of the message");
-                self.altered(&other)
+                return self.altered(&other);
+            }
+        };
+        altered.map_or(Sent::Garbage, Sent::Message)
+    }
+
+    fn first_half_anew(&mut self, mut message: ToCoordinator) -> Option<ToCoordinator> {
+        let ToCoordinator::Computed {
+            first_half,
+            leaves,
+            losses,
+            norms,
+            ..
+        } = &mut message
+        else {
+            return None;
+        };
+        let mut half = first_half.open::<FirstHalf>().ok()?;
+        match self.rng.below(4) {
+            0 => half = self.mutated(&half)?,
+            1 => {
+                self.mutate_leaf(leaves);
+                half.leaf_root = leaf_root(leaves);
+            }
+            2 => {
+                let value = self.value();
+                if let Some(loss) = self.pick(losses) {
+                    loss.sum = value;
+                }
+            }
+            _ => {
+                let value = self.value();
+                if let Some(norm) = self.pick(norms) {
+                    norm.squared = value;
+                }
+                let digest = norms_digest(norms);
+                for leaf in leaves.iter_mut().filter(|l| l.phase == LeafPhase::Norm) {
+                    let outputs = leaf.outputs.iter_mut();
+                    let norms = outputs.filter(|port| port.kind == PortKind::Norms);
+                    norms.for_each(|port| port.digest = digest);
+                }
+                half.leaf_root = leaf_root(leaves);
             }
         }
+        self.note("the first half, signed anew");
+        *first_half = Signed::new(&self.key, &half);
+        Some(message)
+    }
+
+    fn claim_anew(&mut self, claim: &Signed, mut leaves: Vec<Leaf>) -> Option<ToCoordinator> {
+        let mut opened = claim.open::<Claim>().ok()?;
+        match self.rng.below(3) {
+            0 => opened = self.mutated(&opened)?,
+            1 => {
+                self.mutate_leaf(&mut leaves);
+                opened.leaf_root = leaf_root(&leaves);
+            }
+            _ => opened.first_half = first_half_digest(claim),
+        }
+        self.note("the claim, signed anew");
+        let claim = Signed::new(&self.key, &opened);
+        Some(ToCoordinator::Updated { claim, leaves })
+    }
+
+    fn verdict_anew(&mut self, order: u64, verdict: &Signed) -> Option<ToCoordinator> {
+        let opened = verdict.open::<Verdict>().ok()?;
+        let altered = self.mutated(&opened)?;
+        self.note("the verdict, signed anew");
+        let verdict = Signed::new(&self.key, &altered);
+        Some(ToCoordinator::Verdict { order, verdict })
     }
 
     /// Alters one leaf, so that it stays a leaf.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use concord_proto::ledger::AttemptId;
+use concord_proto::AttemptId;
 use concord_proto::session::Assignment;
 use concord_proto::tree::Node;
 use concord_proto::{

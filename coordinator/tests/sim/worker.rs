@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use concord_proto::ledger::{AttemptId, LedgerEntry, LedgerEvent, entry_digest};
+use concord_proto::AttemptId;
+use concord_proto::ledger::{LedgerEntry, LedgerEvent, entry_digest};
 use concord_proto::manifest::{DataManifest, StateManifest};
 use concord_proto::session::{Assignment, Held, Scalars, ToCoordinator, ToWorker};
 use concord_proto::tree::{self, Node};
@@ -138,13 +139,9 @@ impl Worker {
                 self.audited.retain(|(s, _), _| *s >= release_below);
                 Vec::new()
             }
-            ToWorker::Audited {
-                epoch,
-                step,
-                leaves,
-                ..
-            } => {
-                self.audited.insert((step, epoch), leaves);
+            ToWorker::Audited(audited) => {
+                let at = (audited.step, audited.epoch);
+                self.audited.insert(at, audited.leaves);
                 Vec::new()
             }
             ToWorker::Abort { epoch, .. } => {
@@ -164,7 +161,7 @@ impl Worker {
             | ToWorker::Welcome { .. }
             | ToWorker::Refused { .. }
             | ToWorker::Unreached { .. }
-            | ToWorker::Enrol { .. }
+            | ToWorker::Enrol(_)
             | ToWorker::Reveal { .. } => Vec::new(),
             ToWorker::Audit(_) => unreachable!("the world answers audits"),
             ToWorker::Serve(_) | ToWorker::Unserve { .. } | ToWorker::AuditAnswer(_) => {

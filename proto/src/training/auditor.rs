@@ -22,11 +22,7 @@ pub struct Enrolment {
     pub job: JobId,
     /// Who asks for it: nothing of it counts in the ledger of another one.
     pub coordinator: PublicKey,
-    /// Digest of the auditor's statement before, about this job to this coordinator: of a reveal,
-    /// or of an enrolment. None for its first one. So a statement that is left out of a ledger
-    /// leaves a gap: whoever has seen a secret cannot have it committed to anew.
-    pub previous: Option<Digest>,
-    /// See [`top`].
+    /// `H(s[0])`.
     pub top: Digest,
     /// The first attempt that it is for. The entry that enrols it comes before that attempt starts.
     pub from: u32,
@@ -50,9 +46,11 @@ pub struct Reveal {
     pub job: JobId,
     /// [`enrolment_digest`] of the signed enrolment.
     pub enrolment: Digest,
-    /// Digest of the auditor's statement before, as in [`Enrolment::previous`]. An auditor that was
-    /// shown two histories has opened a secret to one of them that the other one lacks.
-    pub previous: Digest,
+    /// [`reveal_digest`] of the auditor's reveal before, about this job to this coordinator, also
+    /// under an earlier enrolment. So a reveal that is left out of a ledger leaves a gap: whoever has
+    /// seen a secret cannot have it committed to anew, and an auditor that was shown two histories
+    /// has opened a secret to one of them that the other one lacks.
+    pub previous: Option<Digest>,
     pub attempt: u32,
     /// Digest of the entry that committed the attempt: the secret draws from no other claims.
     pub entry: Digest,

@@ -4,7 +4,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::crypto::{Digest, Domain, Hasher, Keypair, Signed, WorkerId, merkle};
 use crate::manifest::StateEntry;
-use crate::training::ledger::AttemptId;
+use crate::training::attempt::AttemptId;
 use crate::training::tree::Node;
 use crate::training::{Edge, F32Bits, JobId, Layers};
 

@@ -2,9 +2,9 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
+use super::attempt::AttemptId;
 use super::claim::{Origin, Port};
 use super::job::JobId;
-use super::ledger::AttemptId;
 
 /// What precedes a tensor, or several, sent from one worker to another.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]

@@ -104,16 +104,6 @@ pub enum LedgerEvent {
     },
 }
 
-/// An attempt at a step, by its [`LedgerEvent::Started`]. Its digest binds all entries before it, so
-/// who signs it is a witness of that history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct AttemptId {
-    /// Counted from 0 over the whole job.
-    pub number: u32,
-    /// [`entry_digest`] of its entry.
-    pub entry: Digest,
-}
-
 /// What a party is convicted of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Offence {

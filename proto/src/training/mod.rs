@@ -1,5 +1,6 @@
 //! Training: the job, who does which part of it, and what is signed about each step.
 
+mod attempt;
 pub mod auditor;
 mod claim;
 mod conviction;
@@ -19,6 +20,7 @@ mod record;
 mod schedule;
 pub mod tree;
 
+pub use attempt::AttemptId;
 pub use claim::{
     Claim, ClaimInput, FirstHalf, GradientPart, Leaf, LeafKey, LeafPhase, MicrobatchLoss, Origin,
     Port, PortKind, TensorNorm, TensorState, first_half_digest, leaf_root,

@@ -90,7 +90,6 @@ impl Source {
         Enrolment {
             job: self.job(),
             coordinator: self.key(),
-            previous: self.flag().then(|| self.digest()),
             top: self.digest(),
             from: self.u32(),
             length: self.u32(),
@@ -102,7 +101,7 @@ impl Source {
         Reveal {
             job: self.job(),
             enrolment: self.digest(),
-            previous: self.digest(),
+            previous: self.flag().then(|| self.digest()),
             attempt: self.u32(),
             entry: self.digest(),
             secret: self.digest(),

@@ -200,8 +200,8 @@ impl Source {
         }
     }
 
-    pub fn attempt(&mut self) -> concord_proto::ledger::AttemptId {
-        concord_proto::ledger::AttemptId {
+    pub fn attempt(&mut self) -> concord_proto::AttemptId {
+        concord_proto::AttemptId {
             number: self.u32(),
             entry: self.digest(),
         }

@@ -60,6 +60,23 @@ impl Source {
         }
     }
 
+    fn said_of_stages(&mut self, variant: u64, epoch: u32) -> ToCoordinator {
+        let deployment = DeploymentId(self.digest());
+        match variant {
+            12 => ToCoordinator::StandsBy {
+                deployment,
+                epoch,
+                layers: self.list(Self::layers),
+            },
+            _ => ToCoordinator::StageFailed {
+                deployment,
+                epoch,
+                reason: self.text(),
+                permanent: self.flag(),
+            },
+        }
+    }
+
     pub fn sent_up(&mut self, variant: u64) -> ToCoordinator {
         let (job, epoch, step) = (self.job(), self.u32(), self.u32());
         match variant {
@@ -101,17 +118,7 @@ impl Source {
                 reveal: self.signed(),
             },
             10 => ToCoordinator::Drain,
-            12 => ToCoordinator::StandsBy {
-                deployment: DeploymentId(self.digest()),
-                epoch,
-                layers: self.list(Self::layers),
-            },
-            13 => ToCoordinator::StageFailed {
-                deployment: DeploymentId(self.digest()),
-                epoch,
-                reason: self.text(),
-                permanent: self.flag(),
-            },
+            12 | 13 => self.said_of_stages(variant, epoch),
             14 => {
                 let variant = self.below(AnswerVerdict::count());
                 ToCoordinator::AnswerVerdict {
@@ -160,6 +167,17 @@ impl Source {
         }
     }
 
+    fn enrol_order(&mut self) -> EnrolOrder {
+        EnrolOrder {
+            job: self.job(),
+            from: self.u32(),
+            length: self.u32(),
+            rate: self.u64(),
+            known: self.flag().then(|| self.digest()),
+            last: self.flag().then(|| self.digest()),
+        }
+    }
+
     pub fn sent_down(&mut self, variant: u64) -> ToWorker {
         let (job, epoch, step) = (self.job(), self.u32(), self.u32());
         match variant {
@@ -189,19 +207,13 @@ impl Source {
                 record: self.digest(),
                 release_below: self.u32(),
             },
-            6 => ToWorker::Audited {
+            6 => ToWorker::Audited(AuditedStep {
                 job,
                 epoch,
                 step,
                 leaves: self.list(Self::leaf_key),
-            },
-            7 => ToWorker::Enrol {
-                job,
-                from: self.u32(),
-                length: self.u32(),
-                rate: self.u64(),
-                known: self.flag().then(|| self.digest()),
-            },
+            }),
+            7 => ToWorker::Enrol(self.enrol_order()),
             8 => ToWorker::Reveal {
                 job,
                 committed: self.signed(),

@@ -36,20 +36,20 @@ macro_rules! variants {
 }
 
 variants!(
-    ToCoordinator: Hello Heartbeat Ready Failed Computed Updated Flushed Verdict Enrolled Revealed Drain OutOfMemory
-        StandsBy StageFailed AnswerVerdict Unreached
+    ToCoordinator: Hello Heartbeat Ready Failed Computed Updated Flushed Verdict Enrolled Revealed
+        Drain OutOfMemory StandsBy StageFailed AnswerVerdict Unreached
 );
 variants!(
-    ToWorker: Welcome Refused Assign Step Scalars Commit Audited Enrol Reveal Abort Flush Forget Audit
-        Leave Challenge Serve Unserve AuditAnswer Unreached
+    ToWorker: Welcome Refused Assign Step Scalars Commit Audited Enrol Reveal Abort Flush Forget
+        Audit Leave Challenge Serve Unserve AuditAnswer Unreached
 );
 variants!(ClientRequest: MissingBlobs Submit Jobs Status Cancel Bundle Fetched);
 variants!(ClientResponse: MissingBlobs Submitted Jobs Status Cancelled Bundle Refused Noted);
 variants!(JobEvent: Waiting Planned Step Lost Audited Convicted Voided Completed Failed Cancelled
     Evaluated Stopped Saved);
 variants!(
-    LedgerEvent: Opened Enrolled Planned Started Auditing Revealed Committed Judged Inconclusive Convicted Voided
-        Completed
+    LedgerEvent: Opened Enrolled Planned Started Auditing Revealed Committed Judged Inconclusive
+        Convicted Voided Completed
 );
 variants!(Conviction: WrongResult FalseVerdict BrokenRule Equivocation);
 variants!(AnswerVerdict: Agrees WrongStage Gap WrongDraw Altered Inconclusive);

@@ -28,7 +28,7 @@ use crate::{Backoff, RuntimeError, measure};
 pub(crate) use auditor::Auditor;
 pub(crate) use queue::AuditQueue;
 pub(crate) use recomputer::Recomputer;
-use secrets::{Asked, Secrets};
+use secrets::AuditorSecrets;
 
 /// How a checker runs.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ pub async fn run(
         challenge: [0; 32],
     };
     let queue = AuditQueue::new(options.kept_bytes);
-    let secrets = Secrets::new(&options.dir);
+    let secrets = AuditorSecrets::new(&options.dir);
     let mut backoff = Backoff::for_coordinator();
     let started = Instant::now();
     let (mut had_session, mut warned) = (false, false);
@@ -143,7 +143,7 @@ async fn open(
 async fn serve(
     session: &mut Session,
     auditor: &Arc<Auditor>,
-    (key, secrets): (&Keypair, &Secrets),
+    (key, secrets): (&Keypair, &AuditorSecrets),
     leave: &mut mpsc::Receiver<()>,
 ) -> Result<bool, RuntimeError> {
     let (outbound, mut messages) = mpsc::channel(64);
@@ -171,30 +171,9 @@ async fn serve(
                     });
                     true
                 }
-                Some(ToWorker::Enrol {
-                    job,
-                    from,
-                    length,
-                    rate,
-                    known,
-                }) => {
-                    let asked = Asked {
-                        job,
-                        from,
-                        length,
-                        rate,
-                        known,
-                    };
-                    let answer = secrets.enrol(key, session.coordinator(), asked);
+                Some(message @ (ToWorker::Enrol(_) | ToWorker::Reveal { .. } | ToWorker::Forget { .. })) => {
+                    let answer = secrets.answer(key, session.coordinator(), message);
                     say(session, answer).await
-                }
-                Some(ToWorker::Reveal { job, committed }) => {
-                    let answer = secrets.reveal(key, session.coordinator(), job, &committed);
-                    say(session, answer.map(|reveal| vec![reveal])).await
-                }
-                Some(ToWorker::Forget { job }) => {
-                    secrets.forget(session.coordinator(), job);
-                    true
                 }
                 Some(ToWorker::Leave) => return Ok(true),
                 Some(message) => {
@@ -249,8 +228,8 @@ fn ignore(message: &ToWorker) {
         | ToWorker::Step { .. }
         | ToWorker::Scalars { .. }
         | ToWorker::Commit { .. }
-        | ToWorker::Audited { .. }
-        | ToWorker::Enrol { .. }
+        | ToWorker::Audited(_)
+        | ToWorker::Enrol(_)
         | ToWorker::Reveal { .. }
         | ToWorker::Abort { .. }
         | ToWorker::Flush { .. }

@@ -1,6 +1,6 @@
 //! The secrets of an auditor: committed to before a job's work, and opened one attempt after the
-//! other. They live as long as the process. What was said last is on disk before it is sent, so that
-//! no restart makes an auditor forget which history it was shown.
+//! other. They live as long as the process. What was said last is on disk before it is sent, so
+//! that no restart makes an auditor forget which history it was shown.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use concord_proto::auditor::{
     CHAIN_MAX, Enrolment, RATE_MAX, Reveal, SecretChain, enrolment_digest, reveal_digest,
 };
 use concord_proto::ledger::{LedgerEntry, LedgerEvent, entry_digest};
-use concord_proto::session::ToCoordinator;
+use concord_proto::session::{EnrolOrder, ToCoordinator, ToWorker};
 use concord_proto::{Digest, JobId, Keypair, PublicKey, Signed, canonical};
 
 use crate::RuntimeError;
@@ -22,19 +22,8 @@ const JOBS_MAX: usize = 256;
 /// Reveals that are sent again where a coordinator does not have them.
 const KEPT_MAX: usize = 64;
 
-/// What a coordinator asks an auditor to commit to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked {
-    pub(crate) job: JobId,
-    pub(crate) from: u32,
-    pub(crate) length: u32,
-    pub(crate) rate: u64,
-    /// The last statement that its ledger has.
-    pub(crate) known: Option<Digest>,
-}
-
 /// The secrets of one process, by coordinator and job.
-pub(crate) struct Secrets {
+pub(crate) struct AuditorSecrets {
     dir: PathBuf,
     held: Mutex<BTreeMap<(PublicKey, JobId), Committed>>,
 }
@@ -43,7 +32,7 @@ struct Committed {
     enrolment: Enrolment,
     signed: Signed,
     chain: SecretChain,
-    /// The last secrets that were opened.
+    /// The last secrets that were opened, under earlier enrolments, too.
     opened: VecDeque<Opened>,
 }
 
@@ -59,22 +48,51 @@ struct Opened {
 struct Said {
     /// The last attempt whose secret is open.
     attempt: Option<u32>,
-    /// Digest of the last statement.
-    last: Option<Digest>,
     /// The last reveal.
     reveal: Option<Signed>,
+}
+
+impl Said {
+    /// What the next reveal names.
+    fn last(&self) -> Option<Digest> {
+        self.reveal.as_ref().map(reveal_digest)
+    }
 }
 
 fn refuse(why: &str) -> RuntimeError {
     RuntimeError::OtherHistory(why.to_string())
 }
 
-impl Secrets {
-    /// Secrets of the auditor whose folder is `dir`.
+impl AuditorSecrets {
+    /// AuditorSecrets of the auditor whose folder is `dir`.
     pub(crate) fn new(dir: &Path) -> Self {
         Self {
             dir: dir.join("said"),
             held: Mutex::default(),
+        }
+    }
+
+    /// What an auditor says to a coordinator that asks for secrets, in order.
+    ///
+    /// # Errors
+    /// As [`Self::enrol`] and [`Self::reveal`].
+    pub(crate) fn answer(
+        &self,
+        key: &Keypair,
+        coordinator: PublicKey,
+        message: ToWorker,
+    ) -> Result<Vec<ToCoordinator>, RuntimeError> {
+        match message {
+            ToWorker::Enrol(asked) => self.enrol(key, coordinator, asked),
+            ToWorker::Reveal { job, committed } => {
+                let reveal = self.reveal(key, coordinator, job, &committed)?;
+                Ok(vec![reveal])
+            }
+            ToWorker::Forget { job } => {
+                self.forget(coordinator, job);
+                Ok(Vec::new())
+            }
+            _ => Ok(Vec::new()),
         }
     }
 
@@ -85,20 +103,25 @@ impl Secrets {
     /// [`RuntimeError::OtherHistory`] where what is asked for is out of bounds, too many jobs are
     /// audited, or a secret was opened for an attempt that it is to be for;
     /// [`RuntimeError::Io`] where the system has no random numbers or the disk fails.
-    pub(crate) fn enrol(
+    fn enrol(
         &self,
         key: &Keypair,
         coordinator: PublicKey,
-        asked: Asked,
+        asked: EnrolOrder,
     ) -> Result<Vec<ToCoordinator>, RuntimeError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let place = (coordinator, asked.job);
-        if let Some(again) = held.get(&place).and_then(|held| held.after(asked.known?)) {
-            return Ok(again);
+        let said = self.said(&place)?;
+        let old = held.get(&place);
+        let lost = lost(old, &said, asked.last);
+        if let Some(old) = old.filter(|old| asked.known == Some(enrolment_digest(&old.signed))) {
+            let enrolment = old.signed.clone();
+            return Ok(lost
+                .chain([ToCoordinator::Enrolled { enrolment }])
+                .collect());
         }
-        let is_new = !held.contains_key(&place);
         let is_bounded = (1..=CHAIN_MAX).contains(&asked.length) && asked.rate <= RATE_MAX;
-        if !is_bounded || (is_new && held.len() >= JOBS_MAX) {
+        if !is_bounded || (old.is_none() && held.len() >= JOBS_MAX) {
             return Err(refuse(&format!(
                 "it asks for {} secrets at a rate of {} / 2^32, with {} jobs audited here",
                 asked.length,
@@ -106,7 +129,6 @@ impl Secrets {
                 held.len()
             )));
         }
-        let said = self.said(&place)?;
         if said.attempt.is_some_and(|attempt| attempt >= asked.from) {
             return Err(refuse(
                 "it asks for secrets of an attempt whose secret is open",
@@ -118,27 +140,25 @@ impl Secrets {
         let enrolment = Enrolment {
             job: asked.job,
             coordinator,
-            previous: said.last,
             top: chain.top(),
             from: asked.from,
             length: asked.length,
             rate: asked.rate,
         };
         let signed = Signed::new(key, &enrolment);
-        let last = Some(enrolment_digest(&signed));
-        // It may have been lost on the way, together with the process that said it.
-        let lost = said.reveal.clone().filter(|_| asked.known != said.last);
-        self.say(&place, &Said { last, ..said })?;
+        let enrolled = ToCoordinator::Enrolled {
+            enrolment: signed.clone(),
+        };
+        let said = lost.chain([enrolled]).collect();
+        let opened = held.remove(&place).map(|old| old.opened);
         let committed = Committed {
             enrolment,
-            signed: signed.clone(),
+            signed,
             chain,
-            opened: VecDeque::new(),
+            opened: opened.unwrap_or_default(),
         };
         held.insert(place, committed);
-        let lost = lost.map(|reveal| ToCoordinator::Revealed { reveal });
-        let enrolled = ToCoordinator::Enrolled { enrolment: signed };
-        Ok(lost.into_iter().chain([enrolled]).collect())
+        Ok(said)
     }
 
     /// Opens the secret of the attempt that an entry of `coordinator` commits. Once a secret is
@@ -148,7 +168,7 @@ impl Secrets {
     /// [`RuntimeError::OtherHistory`] where the entry commits no attempt that there is a secret
     /// for, or where a secret was opened for another entry; [`RuntimeError::Io`] where the disk
     /// fails.
-    pub(crate) fn reveal(
+    fn reveal(
         &self,
         key: &Keypair,
         coordinator: PublicKey,
@@ -188,7 +208,7 @@ impl Secrets {
         let reveal = Reveal {
             job,
             enrolment,
-            previous: said.last.unwrap_or(enrolment),
+            previous: said.last(),
             attempt,
             entry,
             secret,
@@ -196,7 +216,6 @@ impl Secrets {
         let signed = Signed::new(key, &reveal);
         let said = Said {
             attempt: Some(attempt),
-            last: Some(reveal_digest(&signed)),
             reveal: Some(signed.clone()),
         };
         self.say(&place, &said)?;
@@ -212,13 +231,13 @@ impl Secrets {
     }
 
     /// A job is over: its secrets go. What was said stays on disk.
-    pub(crate) fn forget(&self, coordinator: PublicKey, job: JobId) {
+    fn forget(&self, coordinator: PublicKey, job: JobId) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.remove(&(coordinator, job));
     }
 
     fn path(&self, (coordinator, job): &(PublicKey, JobId)) -> PathBuf {
-        self.dir.join(format!("{}-{}", job.0, coordinator.short()))
+        self.dir.join(format!("{}-{coordinator}", job.0))
     }
 
     fn io(&self, action: &'static str, why: std::io::Error) -> RuntimeError {
@@ -230,13 +249,9 @@ impl Secrets {
     fn said(&self, place: &(PublicKey, JobId)) -> Result<Said, RuntimeError> {
         match std::fs::read(self.path(place)) {
             Ok(bytes) => {
-                let (attempt, last, reveal) = canonical::decode(&bytes)
+                let (attempt, reveal) = canonical::decode(&bytes)
                     .map_err(|why| self.io("read", std::io::Error::other(why.to_string())))?;
-                Ok(Said {
-                    attempt,
-                    last,
-                    reveal,
-                })
+                Ok(Said { attempt, reveal })
             }
             Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(Said::default()),
             Err(why) => Err(self.io("read", why)),
@@ -245,34 +260,30 @@ impl Secrets {
 
     /// Notes what is about to be said.
     fn say(&self, place: &(PublicKey, JobId), said: &Said) -> Result<(), RuntimeError> {
-        let bytes = canonical::encode(&(said.attempt, said.last, said.reveal.clone()));
+        let bytes = canonical::encode(&(said.attempt, said.reveal.clone()));
         let written = std::fs::create_dir_all(&self.dir)
             .and_then(|()| replace_file(&self.path(place), &bytes));
         written.map_err(|why| self.io("write", why))
     }
 }
 
-impl Committed {
-    /// What was said since a statement of this enrolment, and the enrolment.
-    fn after(&self, known: Digest) -> Option<Vec<ToCoordinator>> {
-        let said = |opened: &Opened| reveal_digest(&opened.signed);
-        let since = match known == enrolment_digest(&self.signed) {
-            true => 0,
-            false => {
-                1 + self
-                    .opened
-                    .iter()
-                    .position(|opened| said(opened) == known)?
-            }
-        };
-        let reveals = self.opened.iter().skip(since).map(|opened| {
-            let reveal = opened.signed.clone();
-            ToCoordinator::Revealed { reveal }
-        });
-        let enrolment = self.signed.clone();
-        let enrolled = ToCoordinator::Enrolled { enrolment };
-        Some(reveals.chain([enrolled]).collect())
+/// The reveals that a ledger lacks whose last one is `known`. Of those of an earlier process the
+/// last one is left.
+fn lost(
+    held: Option<&Committed>,
+    said: &Said,
+    known: Option<Digest>,
+) -> impl Iterator<Item = ToCoordinator> + use<> {
+    let opened = held.into_iter().flat_map(|held| &held.opened);
+    let mut reveals: Vec<Signed> = opened.map(|opened| opened.signed.clone()).collect();
+    if reveals.is_empty() {
+        reveals.extend(said.reveal.clone());
     }
+    let mut digests = reveals.iter().map(reveal_digest);
+    let since = digests.position(|digest| Some(digest) == known);
+    let since = since.map_or(0, |at| at + 1);
+    let lost = reveals.into_iter().skip(since);
+    lost.map(|reveal| ToCoordinator::Revealed { reveal })
 }
 
 #[cfg(test)]
@@ -300,13 +311,14 @@ mod tests {
         Signed::new(coordinator, &entry)
     }
 
-    fn asked(from: u32, known: Option<Digest>) -> Asked {
-        Asked {
+    fn asked(from: u32, known: Option<Digest>, last: Option<Digest>) -> EnrolOrder {
+        EnrolOrder {
             job: JOB,
             from,
             length: 10,
             rate: 5,
             known,
+            last,
         }
     }
 
@@ -328,28 +340,27 @@ mod tests {
     fn secrets_are_opened_in_order_and_for_one_history() {
         let [key, coordinator, other] = [[1; 32], [2; 32], [3; 32]].map(Keypair::from_secret);
         let dir = tempfile::tempdir().unwrap();
-        let secrets = Secrets::new(dir.path());
+        let secrets = AuditorSecrets::new(dir.path());
         let by = coordinator.public();
         let ask = |signed: &Signed| secrets.reveal(&key, by, JOB, signed).map(revealed);
         assert!(ask(&committed(&coordinator, 2, 0)).is_err(), "not enrolled");
-        let signed = enrolled(secrets.enrol(&key, by, asked(2, None)).unwrap());
+        let signed = enrolled(secrets.enrol(&key, by, asked(2, None, None)).unwrap());
         let enrolment: Enrolment = signed.open().unwrap();
         assert_eq!((enrolment.job, enrolment.from, enrolment.rate), (JOB, 2, 5));
-        assert_eq!(enrolment.previous, None);
         assert!(ask(&committed(&coordinator, 1, 0)).is_err(), "before it");
         assert!(ask(&committed(&coordinator, 12, 0)).is_err(), "after it");
         assert!(ask(&committed(&other, 2, 0)).is_err(), "of somebody else");
         let first = ask(&committed(&coordinator, 2, 0)).unwrap();
         let opened: Reveal = first.open().unwrap();
         assert!(leads_to(&opened.secret, 0, None, &enrolment.top));
-        assert_eq!(opened.previous, enrolment_digest(&signed));
+        assert_eq!(opened.previous, None);
         assert_eq!(ask(&committed(&coordinator, 2, 0)).unwrap(), first, "again");
         let error = ask(&committed(&coordinator, 2, 1)).unwrap_err().to_string();
         assert!(error.contains("as another entry had it"), "{error}");
         let later = ask(&committed(&coordinator, 5, 0)).unwrap();
         let later_one: Reveal = later.open().unwrap();
         assert!(leads_to(&later_one.secret, 3, Some(0), &opened.secret));
-        assert_eq!(later_one.previous, reveal_digest(&first));
+        assert_eq!(later_one.previous, Some(reveal_digest(&first)));
         assert!(
             ask(&committed(&coordinator, 3, 0)).is_err(),
             "an earlier one"
@@ -362,49 +373,51 @@ mod tests {
     fn nothing_that_was_opened_is_forgotten() {
         let [key, coordinator] = [[1; 32], [2; 32]].map(Keypair::from_secret);
         let (dir, by) = (tempfile::tempdir().unwrap(), coordinator.public());
-        let secrets = Secrets::new(dir.path());
-        let first = enrolled(secrets.enrol(&key, by, asked(2, None)).unwrap());
-        let reveal = |secrets: &Secrets, attempt| {
+        let secrets = AuditorSecrets::new(dir.path());
+        let first = enrolled(secrets.enrol(&key, by, asked(2, None, None)).unwrap());
+        let reveal = |secrets: &AuditorSecrets, attempt| {
             let entry = committed(&coordinator, attempt, 0);
             revealed(secrets.reveal(&key, by, JOB, &entry).unwrap())
         };
         let (one, two) = (reveal(&secrets, 2), reveal(&secrets, 3));
-        // The same secrets go on where the ledger has a statement of theirs; what it lacks is sent
-        // again.
-        for (known, again) in [
-            (enrolment_digest(&first), vec![one.clone(), two.clone()]),
-            (reveal_digest(&one), vec![two.clone()]),
-            (reveal_digest(&two), Vec::new()),
+        // The same secrets go on where the ledger has their enrolment; what it lacks is sent again.
+        let known = Some(enrolment_digest(&first));
+        let (last_one, last_two) = (reveal_digest(&one), reveal_digest(&two));
+        for (last, again) in [
+            (None, vec![one.clone(), two.clone()]),
+            (Some(last_one), vec![two.clone()]),
+            (Some(last_two), Vec::new()),
         ] {
-            let mut said = secrets.enrol(&key, by, asked(9, Some(known))).unwrap();
+            let mut said = secrets.enrol(&key, by, asked(9, known, last)).unwrap();
             let enrolment = first.clone();
             assert_eq!(said.pop(), Some(ToCoordinator::Enrolled { enrolment }));
             let said: Vec<Signed> = said.into_iter().map(revealed).collect();
             assert_eq!(said, again);
         }
-        // A process that is started again has no secrets, and remembers what it has said.
-        let secrets = Secrets::new(dir.path());
-        let known = Some(reveal_digest(&one));
+        // A process that is started again has no secrets, and remembers what it has opened.
+        let secrets = AuditorSecrets::new(dir.path());
         for from in [2, 3] {
-            assert!(
-                secrets.enrol(&key, by, asked(from, known)).is_err(),
-                "{from}"
-            );
+            let asked = asked(from, known, Some(last_one));
+            assert!(secrets.enrol(&key, by, asked).is_err(), "{from}");
         }
-        let mut said = secrets.enrol(&key, by, asked(4, known)).unwrap();
-        let second = enrolled(vec![said.pop().unwrap()]);
-        let opened: Enrolment = second.open().unwrap();
-        assert_eq!(opened.previous, Some(reveal_digest(&two)));
+        let again = asked(4, known, Some(last_one));
+        let mut said = secrets.enrol(&key, by, again).unwrap();
+        assert_ne!(enrolled(vec![said.pop().unwrap()]), first);
         assert_eq!(said.pop().map(revealed), Some(two), "it may have been lost");
-        // So does one whose job was said to be over.
+        // So does one whose job was said to be over, and one whose enrolment was lost.
         secrets.forget(by, JOB);
-        let third = enrolled(secrets.enrol(&key, by, asked(4, None)).unwrap());
-        let third: Enrolment = third.open().unwrap();
-        assert_eq!(third.previous, Some(enrolment_digest(&second)));
-        assert!(secrets.enrol(&key, by, asked(3, None)).is_err());
-        let endless = Asked {
+        secrets
+            .enrol(&key, by, asked(4, None, Some(last_two)))
+            .unwrap();
+        secrets
+            .enrol(&key, by, asked(4, None, Some(last_two)))
+            .unwrap();
+        let third: Reveal = reveal(&secrets, 4).open().unwrap();
+        assert_eq!(third.previous, Some(last_two));
+        assert!(secrets.enrol(&key, by, asked(3, None, None)).is_err());
+        let endless = EnrolOrder {
             length: CHAIN_MAX + 1,
-            ..asked(6, None)
+            ..asked(6, None, None)
         };
         assert!(secrets.enrol(&key, by, endless).is_err());
     }

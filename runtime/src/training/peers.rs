@@ -241,8 +241,8 @@ async fn write(frame: &OutgoingFrame, pieces: &mpsc::Sender<Frame>) -> Result<bo
 
 #[cfg(test)]
 mod tests {
+    use concord_proto::AttemptId;
     use concord_proto::address::Address;
-    use concord_proto::ledger::AttemptId;
     use concord_proto::link::accept;
     use concord_proto::{Digest, Domain, JobId, Origin, Port};
 

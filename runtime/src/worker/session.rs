@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_proto::serving::AuditedAnswer;
-use concord_proto::session::{Assignment, ToCoordinator, ToWorker};
+use concord_proto::session::{Assignment, AuditOrder, ToCoordinator, ToWorker};
 use concord_proto::{JobId, Plan, Signed};
 use tokio::sync::{Mutex, mpsc};
 
@@ -217,19 +217,7 @@ impl<'a> WorkerSession<'a> {
                     release_below,
                 });
             }
-            ToWorker::Audited {
-                job,
-                epoch,
-                step,
-                leaves,
-            } => {
-                self.engine(EngineEvent::Audited {
-                    job,
-                    epoch,
-                    step,
-                    leaves,
-                });
-            }
+            ToWorker::Audited(audited) => self.engine(EngineEvent::Audited(audited)),
             ToWorker::Abort { job, .. } => {
                 self.plan = None;
                 self.peers.close();
@@ -241,17 +229,7 @@ impl<'a> WorkerSession<'a> {
                 self.peers.close();
                 self.engine(EngineEvent::Forget { job });
             }
-            ToWorker::Audit(order) => {
-                let (auditor, outbound) = (self.auditor.clone(), self.outbound.clone());
-                let gpu_gone = self.gpu_gone.clone();
-                tokio::spawn(async move {
-                    let message = auditor.clone().audit_leaf(*order).await;
-                    let _ = outbound.send(message).await;
-                    if let Some(error) = auditor.gpu_gone() {
-                        let _ = gpu_gone.send(error).await;
-                    }
-                });
-            }
+            ToWorker::Audit(order) => self.audit(*order),
             ToWorker::AuditAnswer(order) => self.audit_answer(order),
             ToWorker::Serve(assignment) => self.host.serve(*assignment),
             ToWorker::Unserve { deployment } => self.host.unserve(deployment),
@@ -259,11 +237,24 @@ impl<'a> WorkerSession<'a> {
             ToWorker::Challenge { .. }
             | ToWorker::Welcome { .. }
             | ToWorker::Refused { .. }
-            | ToWorker::Enrol { .. }
+            | ToWorker::Enrol(_)
             | ToWorker::Reveal { .. }
             | ToWorker::Leave => {}
         }
         true
+    }
+
+    /// Re-runs a leaf, beside the engine.
+    fn audit(&self, order: AuditOrder) {
+        let (auditor, outbound) = (self.auditor.clone(), self.outbound.clone());
+        let gpu_gone = self.gpu_gone.clone();
+        tokio::spawn(async move {
+            let message = auditor.clone().audit_leaf(order).await;
+            let _ = outbound.send(message).await;
+            if let Some(error) = auditor.gpu_gone() {
+                let _ = gpu_gone.send(error).await;
+            }
+        });
     }
 
     fn warn_unreached(&self, reason: &str) {

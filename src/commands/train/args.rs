@@ -115,9 +115,9 @@ pub struct TrainArgs {
     /// that of --audit-rate where this command starts the workers].
     #[arg(long, value_name = "P")]
     audit_rate_new: Option<f64>,
-    /// Audit the job yourself: an auditor of your own, on this machine, draws this share of all work
-    /// by secrets that nobody else knows, such as "1%", and re-runs it. `concord verify --checker`
-    /// with its key then needs nobody else's word.
+    /// Audit the job yourself: an auditor of your own, on this machine, draws this share of all
+    /// work by secrets that nobody else knows, such as "1%", and re-runs it. `concord verify
+    /// --checker` with its key then needs nobody else's word.
     #[arg(long, value_name = "P", value_parser = share, allow_hyphen_values = true)]
     pub audit: Option<u64>,
     /// Share of audits that test the checker.
@@ -305,7 +305,6 @@ impl TrainArgs {
     }
 }
 
-/// A probability in units of 2^-32.
 /// A share as a number or in percent, in units of 2^-32; above 0.
 fn share(text: &str) -> Result<u64, String> {
     let number = |text: &str| text.trim().parse::<f64>().ok();
@@ -321,6 +320,7 @@ fn share(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A probability in units of 2^-32.
 fn probability(name: &str, p: f64) -> anyhow::Result<u64> {
     if (0.0..=1.0).contains(&p) {
         Ok((p * 4_294_967_296.0) as u64)

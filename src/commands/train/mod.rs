@@ -118,7 +118,7 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     )?;
     let auditor = match args.audit {
         Some(rate) => {
-            let dir = output_dir.state_dir().join("auditor");
+            let dir = OwnAuditor::folder(output_dir.state_dir().join("auditor"));
             let key = OwnAuditor::key(&dir)?;
             options.auditors = vec![NamedAuditor { key, rate }];
             Some((key, dir))

@@ -11,10 +11,11 @@ use super::replay::ReplayReport;
 use crate::support::output::{Output, counted};
 use crate::support::result_weights::Base;
 
-/// Whether an auditor shows enough for a proof to be called proven. Where all is settled, its figure
-/// is the chance that lies in all steps were seen, and has to be as high as that of a replay. Where
-/// attempts are unsettled, a liar may have chosen which, once it had seen what was drawn: with lies
-/// in all steps, a figure of P or more then comes out in a share of 1 - P of all such jobs.
+/// Whether an auditor shows enough for a proof to be called proven. Where all is settled, its
+/// figure is the chance that lies in all steps were seen, and has to be as high as that of a
+/// replay. Where attempts are unsettled, a liar may have chosen which, once it had seen what was
+/// drawn: with lies in all steps, a figure of P or more then comes out in a share of 1 - P of all
+/// such jobs.
 fn shows_enough(own: &AuditorReport) -> bool {
     let least = match own.unsettled {
         0 => 0.1,

@@ -1,6 +1,7 @@
 //! The rules that one claim can be checked by on its own, half by half.
 
-use concord_proto::ledger::{AttemptId, Offence};
+use concord_proto::AttemptId;
+use concord_proto::ledger::Offence;
 use concord_proto::limits::{NAME_BYTES_MAX, is_name};
 use concord_proto::manifest::{StateEntry, state_roots};
 use concord_proto::session::Scalars;
@@ -16,10 +17,10 @@ use super::leaves::{
 use super::means::StepValues;
 use super::{Breach, SignedFirst, StepRules, held_tensors, leaf_words, loss_digest, norms_digest};
 
-/// Whether a first half is of this step under this plan, and names another attempt at it, or another
-/// history before it. Then its worker lies, or was shown that history by the coordinator: nobody
-/// can tell, so nobody is convicted of it, nor of any rule that the claim would break here. `known`
-/// are the entries of all attempts so far, by number.
+/// Whether a first half is of this step under this plan, and names another attempt at it, or
+/// another history before it. Then its worker lies, or was shown that history by the coordinator:
+/// nobody can tell, so nobody is convicted of it, nor of any rule that the claim would break here.
+/// `known` are the entries of all attempts so far, by number.
 pub fn names_other_history(rules: &StepRules, known: &[Digest], signed: &Signed) -> bool {
     let Ok(half) = signed.open::<FirstHalf>() else {
         return false;

@@ -1,6 +1,7 @@
 //! Whether a conviction shows what its party is convicted of.
 
-use concord_proto::ledger::{AttemptId, Finding, Offence, Verdict};
+use concord_proto::AttemptId;
+use concord_proto::ledger::{Finding, Offence, Verdict};
 use concord_proto::limits::CONVICTION_BYTES_MAX;
 use concord_proto::manifest::{DataManifest, StateEntry};
 use concord_proto::{

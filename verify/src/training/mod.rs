@@ -22,7 +22,8 @@ mod shape;
 
 use std::ops::Range;
 
-use concord_proto::ledger::{AttemptId, Offence};
+use concord_proto::AttemptId;
+use concord_proto::ledger::Offence;
 use concord_proto::manifest::{StateEntry, state_roots};
 use concord_proto::tree::{self, Node};
 use concord_proto::{

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use concord_proto::ledger::AttemptId;
+use concord_proto::AttemptId;
 use concord_proto::manifest::StateEntry;
 use concord_proto::session::Scalars;
 use concord_proto::{

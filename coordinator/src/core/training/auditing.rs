@@ -1,10 +1,11 @@
 //! What the secrets of auditors draw is handed to them, and workers learn what they have to keep.
 
-use concord_proto::session::ToWorker;
+use concord_proto::session::{AuditedStep, ToWorker};
 use concord_proto::{Signed, WorkerId, auditor};
 
 use super::auditors::{Missing, PendingAttempt};
-use super::audits::{AuditedLeaves, PlannedStep};
+use super::audits::AuditedLeaves;
+use super::planned_step::PlannedStep;
 use super::{EventContext, TrainingJob};
 
 impl TrainingJob {
@@ -118,12 +119,12 @@ impl TrainingJob {
     ) {
         let job = self.order.id;
         for worker in workers {
-            let message = ToWorker::Audited {
+            let message = ToWorker::Audited(AuditedStep {
                 job,
                 epoch: at.epoch,
                 step: at.step,
                 leaves: audited.remove(worker).into_iter().flatten().collect(),
-            };
+            });
             context.send(worker, message);
         }
     }

@@ -10,12 +10,13 @@ use concord_proto::auditor::{
 };
 use concord_proto::client::NamedAuditor;
 use concord_proto::ledger::LedgerEvent;
-use concord_proto::session::{Role, ToWorker};
+use concord_proto::session::{EnrolOrder, Role, ToWorker};
 use concord_proto::{Digest, JobId, Signed, WorkerId};
 use concord_verify::training::bundle::StepClaims;
 
-use super::audits::{AuditedLeaves, PlannedStep, SignedStep, halves};
+use super::audits::{AuditedLeaves, SignedStep, halves};
 use super::journal::Journal;
+use super::planned_step::PlannedStep;
 use super::{EventContext, PersistedAuditor, SessionId, Time};
 
 /// An auditor that does not open a secret for this long is not waited for: the attempt is unsettled
@@ -47,8 +48,8 @@ pub(super) struct Auditors {
     pending: BTreeMap<u32, PendingAttempt>,
     /// The entries that committed the last attempts: a secret may come late.
     entries: BTreeMap<u32, Digest>,
-    /// The last statement of each auditor that the ledger has.
-    statements: BTreeMap<WorkerId, Digest>,
+    /// The last reveal of each auditor that the ledger has.
+    revealed: BTreeMap<WorkerId, Digest>,
     /// How many attempts in a row each auditor has missed.
     misses: BTreeMap<WorkerId, u32>,
     /// Since when the first step waits for auditors.
@@ -82,8 +83,8 @@ struct Asked {
     ahead: u32,
     /// When it is asked again.
     pause: u64,
-    /// Whether it has yet to answer.
-    is_open: bool,
+    /// How many answers are outstanding.
+    unanswered: u32,
 }
 
 impl EnrolledAuditor {
@@ -129,8 +130,9 @@ impl Auditors {
         persisted: BTreeMap<WorkerId, PersistedAuditor>,
         committed: BTreeMap<u32, Digest>,
     ) -> Self {
-        let statements = persisted.iter().map(|(id, said)| (*id, said.last));
-        let statements = statements.collect();
+        let revealed = persisted.iter();
+        let revealed = revealed.filter_map(|(id, said)| Some((*id, said.last?)));
+        let revealed = revealed.collect();
         let enrolled = persisted.into_iter().filter_map(|(auditor, persisted)| {
             let enrolment: Enrolment = persisted.enrolment.open().ok()?;
             let opened = persisted
@@ -147,7 +149,7 @@ impl Auditors {
         let old = committed.len().saturating_sub(ENTRIES_MAX);
         Self {
             enrolled: enrolled.collect(),
-            statements,
+            revealed,
             entries: committed.into_iter().skip(old).collect(),
             ..Self::default()
         }
@@ -211,16 +213,19 @@ impl Auditors {
                 None => ASK_AGAIN_US,
                 Some(asked) => (2 * asked.pause).min(ASK_AGAIN_MAX_US),
             };
-            let known = lasts.and_then(|_| self.statements.get(key)).copied();
+            let (known, last) = (
+                lasts.map(|held| held.digest),
+                self.revealed.get(key).copied(),
+            );
             let asked = Asked {
                 session,
                 at: context.now,
                 ahead,
                 pause,
-                is_open: true,
+                unanswered: asked.map_or(0, |asked| asked.unanswered) + 1,
             };
             self.asked.insert(*key, asked);
-            let enrol = ToWorker::Enrol {
+            let enrol = ToWorker::Enrol(EnrolOrder {
                 job,
                 from: next + ahead,
                 length: steps
@@ -229,7 +234,8 @@ impl Auditors {
                     .min(CHAIN_MAX),
                 rate: *rate,
                 known,
-            };
+                last,
+            });
             context.send(key, enrol);
         }
     }
@@ -246,11 +252,11 @@ impl Auditors {
         let named = named.iter().find(|named| named.key == auditor);
         let session = session_of(context, &auditor);
         let asked = self.asked.get_mut(&auditor);
-        let asked = asked.filter(|asked| asked.is_open && Some(asked.session) == session);
+        let asked = asked.filter(|asked| asked.unanswered > 0 && Some(asked.session) == session);
         let (Some(named), Some(session), Some(asked)) = (named, session, asked) else {
             return;
         };
-        asked.is_open = false;
+        asked.unanswered -= 1;
         let digest = enrolment_digest(&signed);
         if let Some(held) = self
             .enrolled
@@ -269,7 +275,6 @@ impl Auditors {
             && enrolment.coordinator == context.key.public()
             && enrolment.rate == named.rate
             && enrolment.rate <= RATE_MAX
-            && enrolment.previous == self.statements.get(&auditor).copied()
             && (next..=next.saturating_add(AHEAD_MAX)).contains(&enrolment.from)
             && (1..=CHAIN_MAX).contains(&enrolment.length);
         if !fits {
@@ -280,7 +285,6 @@ impl Auditors {
         journal.write(context, LedgerEvent::Auditing { enrolment: signed });
         // What it has not opened with its old secrets it cannot open with the new ones.
         self.give_up_on(auditor);
-        self.statements.insert(auditor, digest);
         let enrolled = EnrolledAuditor {
             enrolment,
             digest,
@@ -359,6 +363,10 @@ impl Auditors {
         let (Some(held), Ok(reveal)) = (held, signed.open::<Reveal>()) else {
             return Vec::new();
         };
+        if self.revealed.get(&auditor) == Some(&reveal_digest(&signed)) {
+            // It was sent again, and has arrived twice.
+            return Vec::new();
+        }
         let is_due = self.entries.get(&reveal.attempt) == Some(&reveal.entry);
         let index = held.enrolment.index(reveal.attempt);
         let (Some(index), true) = (index, is_due) else {
@@ -370,18 +378,18 @@ impl Auditors {
         };
         let fits = signed.signer == auditor
             && (reveal.job, reveal.enrolment) == (job, held.digest)
-            && self.statements.get(&auditor) == Some(&reveal.previous)
+            && self.revealed.get(&auditor) == reveal.previous.as_ref()
             && leads_to(&reveal.secret, index, known, &digest);
         if !fits {
             let who = auditor.short();
-            tracing::warn!("auditor {who} opens another secret than it has committed to");
+            tracing::warn!("auditor {who} opens a secret that does not follow its last one");
             // It may have to commit anew, or to send again what was lost.
             held.session = None;
             self.give_up_on(auditor);
             return Vec::new();
         }
         held.opened = Some((index, reveal.secret));
-        self.statements.insert(auditor, reveal_digest(&signed));
+        self.revealed.insert(auditor, reveal_digest(&signed));
         self.misses.remove(&auditor);
         let rate = held.enrolment.rate;
         journal.write(context, LedgerEvent::Revealed { reveal: signed });
@@ -427,6 +435,17 @@ impl Auditors {
             }
         }
         over
+    }
+
+    /// The job ends: auditors forget their secrets of it, and are asked anew if it is taken up
+    /// again.
+    pub(super) fn end(&mut self) {
+        self.pending.clear();
+        self.asked.clear();
+        self.misses.clear();
+        self.waits_since = None;
+        let held = self.enrolled.values_mut();
+        held.for_each(|held| held.session = None);
     }
 
     /// Steps from `step` on are void: their secrets are no longer asked for.

@@ -7,7 +7,7 @@ use concord_proto::ledger::{LedgerEvent, claim_digest};
 use concord_proto::session::ToWorker;
 use concord_proto::{Digest, StepRecord, WorkerId};
 
-use super::audits::PlannedStep;
+use super::planned_step::PlannedStep;
 use super::{Change, EventContext, Time, TrainingJob};
 
 impl TrainingJob {

@@ -232,7 +232,7 @@ impl TrainingJob {
     pub(super) fn end(&mut self, context: &mut EventContext, state: JobState) {
         self.retire(context);
         self.flush = None;
-        self.auditors.void(0);
+        self.auditors.end();
         match &state {
             JobState::Completed { .. } => self.audits.void(context, 0),
             JobState::Waiting(_)

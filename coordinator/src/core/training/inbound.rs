@@ -6,8 +6,8 @@ use concord_proto::{Digest, JobId, Signed, WorkerId};
 use concord_verify::training::StepValues;
 
 use super::attempt::Computed;
-use super::audits::PlannedStep;
 use super::learned_memory::Shortage;
+use super::planned_step::PlannedStep;
 use super::{EventContext, TrainingJob, reported};
 
 impl TrainingJob {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use concord_proto::AttemptId;
 use concord_proto::client::JobEvent;
-use concord_proto::ledger::{AttemptId, LedgerEntry, LedgerEvent, entry_digest};
+use concord_proto::ledger::{LedgerEntry, LedgerEvent, entry_digest};
 use concord_proto::{Digest, JobId, Signed, WorkerId};
 
-use super::audits::PlannedStep;
+use super::planned_step::PlannedStep;
 use super::{Change, CoreEffect, EventContext, JobProgress, PersistedLedger};
 
 /// Entries are numbered, chained and signed; events are numbered.

@@ -211,8 +211,14 @@ impl TrainingJob {
     fn take_over(&mut self, context: &mut EventContext, options: RunOptions) {
         let is_planned = self.planning.active().is_some();
         let own = &mut self.order.submission.options;
+        // They may come at any time: what was done before is unsettled for them.
+        let renamed = own.auditors != options.auditors;
+        own.auditors = options.auditors.clone();
         if is_planned {
             if options.plan == PlanChoice::Auto || options.plan == own.plan {
+                if renamed {
+                    self.persist_order(context);
+                }
                 return;
             }
             own.plan = options.plan;

@@ -26,6 +26,7 @@ mod journal;
 mod learned_memory;
 mod lifecycle;
 mod phases;
+mod planned_step;
 mod planning;
 mod queue;
 mod saves;

@@ -6,9 +6,9 @@ use concord_proto::session::ToWorker;
 use concord_proto::{Leaf, LeafPhase, Signed, WorkerId};
 
 use super::attempt::{Attempt, Basis, Computed, FirstPhase, SecondPhase};
-use super::audits::PlannedStep;
 use super::charge::Charge;
 use super::dispute::{Dispute, DisputeSubject};
+use super::planned_step::PlannedStep;
 use super::{EventContext, TrainingJob};
 
 impl TrainingJob {

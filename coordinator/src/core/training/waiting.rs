@@ -199,6 +199,11 @@ impl TrainingJob {
         if !is_held && self.state != JobState::Auditing {
             return None;
         }
+        if self.audits.oldest_step().is_none() {
+            let what = "auditors to open their secrets of the last steps".to_string();
+            let holdup = Holdup::Audits(true);
+            return Some(Seen { holdup, what });
+        }
         let steps = match self.audits.open_steps().len() {
             1 => "1 step is".to_string(),
             count => format!("{count} steps are"),

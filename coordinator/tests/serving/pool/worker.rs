@@ -212,8 +212,8 @@ impl Process {
             | ToWorker::Step { .. }
             | ToWorker::Scalars { .. }
             | ToWorker::Commit { .. }
-            | ToWorker::Audited { .. }
-            | ToWorker::Enrol { .. }
+            | ToWorker::Audited(_)
+            | ToWorker::Enrol(_)
             | ToWorker::Reveal { .. }
             | ToWorker::Abort { .. }
             | ToWorker::Flush { .. }

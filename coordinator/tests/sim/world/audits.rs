@@ -1,7 +1,8 @@
 //! Leaves are re-run, by checkers and by the coordinator's referee.
 
+use concord_proto::AttemptId;
 use concord_proto::Plan;
-use concord_proto::ledger::{AttemptId, LedgerEntry, LedgerEvent, entry_digest};
+use concord_proto::ledger::{LedgerEntry, LedgerEvent, entry_digest};
 use concord_verify::training::{ConvictionRules, check_conviction};
 
 use super::*;

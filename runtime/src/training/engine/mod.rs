@@ -9,6 +9,8 @@ mod claim;
 mod committed;
 mod context;
 mod job;
+#[cfg(test)]
+mod kept_tests;
 mod leaves;
 mod openings;
 mod run;
@@ -21,9 +23,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use concord_kernels::Tensor;
-use concord_proto::session::{Scalars, ToCoordinator};
+use concord_proto::session::{AuditedStep, Scalars, ToCoordinator};
 use concord_proto::wire::FrameHeader;
-use concord_proto::{Digest, JobId, LeafKey};
+use concord_proto::{Digest, JobId};
 
 use super::assignment::FetchedStage;
 use super::data::Microbatch;
@@ -66,12 +68,7 @@ pub(crate) enum EngineEvent {
         release_below: u32,
     },
     /// Of a final step, these leaves may be asked for.
-    Audited {
-        job: JobId,
-        epoch: u32,
-        step: u32,
-        leaves: Vec<LeafKey>,
-    },
+    Audited(AuditedStep),
     /// The plan is no more, or the coordinator is gone.
     Abort { job: JobId },
     /// The committed state is to be put into the store.
@@ -193,12 +190,7 @@ impl TrainingEngine {
                     context.openings(|openings| openings.release(&job, release_below));
                 }
             }
-            EngineEvent::Audited {
-                job,
-                epoch,
-                step,
-                leaves,
-            } => context.openings(|openings| openings.keep(job, step, epoch, &leaves)),
+            EngineEvent::Audited(audited) => context.openings(|openings| openings.keep(&audited)),
             EngineEvent::Abort { job } => {
                 if let Some(held) = of_id(&mut self.job, job) {
                     held.abort(context);

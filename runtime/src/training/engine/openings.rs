@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use concord_kernels::{KernelError, Tensor};
 use concord_models::train::Moment;
-use concord_proto::session::{OpenRequest, OpenedMicrobatch, Opening};
+use concord_proto::session::{AuditedStep, OpenRequest, OpenedMicrobatch, Opening};
 use concord_proto::tree::Node;
 use concord_proto::{Digest, JobId, LeafKey, LeafPhase};
 
@@ -76,11 +76,12 @@ impl Openings {
     }
 
     /// The step is final, and these of its leaves may be asked for: forgets the inputs of others.
-    pub(crate) fn keep(&mut self, job: JobId, step: u32, epoch: u32, audited: &[LeafKey]) {
-        let Some(held) = self.steps.get_mut(&(job, step, epoch)) else {
+    pub(crate) fn keep(&mut self, audited: &AuditedStep) {
+        let at = (audited.job, audited.step, audited.epoch);
+        let Some(held) = self.steps.get_mut(&at) else {
             return;
         };
-        held.leaves.retain(|key, _| audited.contains(key));
+        held.leaves.retain(|key, _| audited.leaves.contains(key));
         let kept: BTreeSet<Digest> = held.leaves.values().flat_map(addresses).collect();
         held.blobs.retain(|digest, _| kept.contains(digest));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use concord_kernels::{KernelError, Tensor};
 use concord_models::decoder::{Keeps, Stage};
-use concord_proto::ledger::AttemptId;
+use concord_proto::AttemptId;
 use concord_proto::session::OpenedMicrobatch;
 use concord_proto::tree::{Node, cover};
 use concord_proto::wire::FrameHeader;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use concord_kernels::{KernelError, Tensor};
-use concord_proto::ledger::AttemptId;
+use concord_proto::AttemptId;
 use concord_proto::wire::FrameHeader;
 use concord_proto::{Origin, Port, WorkerId};
 

@@ -8,19 +8,18 @@ use concord_kernels::{Device, Tensor};
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::{Batch, Trainable};
 use concord_models::train::{Moment, StateTensor, TrainState};
-use concord_proto::ledger::AttemptId;
-use concord_proto::session::{OpenRequest, Opening, Scalars, ToCoordinator};
+use concord_proto::AttemptId;
+use concord_proto::session::{AuditedStep, OpenRequest, Opening, Scalars, ToCoordinator};
 use concord_proto::wire::FrameHeader;
 use concord_proto::{
     AdapterSpec, Claim, Digest, Domain, F32Bits, FirstHalf, JobId, JobSpec, Keypair, Layers,
-    LeafKey, LeafPhase, MomentFormat, Optimizer, Order, Origin, Plan, Port, PortKind,
-    PrecisionSpec, RateSchedule, Regularization, Replica, ScheduleKind, Signed, TensorState,
-    TrainedTensor, UpdateRule, first_half_digest, leaf_root,
+    LeafKey, MomentFormat, Optimizer, Order, Origin, Plan, Port, PortKind, PrecisionSpec,
+    RateSchedule, Regularization, Replica, ScheduleKind, Signed, TensorState, TrainedTensor,
+    UpdateRule, first_half_digest, leaf_root,
 };
 use tokio::sync::mpsc;
 use tonic::transport::Endpoint;
 
-use super::openings::addresses;
 use super::{
     EngineContext, EngineEffect, EngineEvent, EngineShared, ReceivedFrame, TrainingEngine,
 };
@@ -112,11 +111,11 @@ fn state(spec: &JobSpec) -> TrainState {
 }
 
 /// An engine on a thread of its own, and both ends of it.
-struct Driven {
+pub(super) struct Driven {
     events: SyncSender<EngineEvent>,
     effects: mpsc::Receiver<EngineEffect>,
-    job: JobId,
-    shared: EngineShared,
+    pub(super) job: JobId,
+    pub(super) shared: EngineShared,
     _folder: tempfile::TempDir,
 }
 
@@ -133,7 +132,7 @@ struct Claimed {
 }
 
 impl Driven {
-    async fn start(faults: Faults) -> Self {
+    pub(super) async fn start(faults: Faults) -> Self {
         let (events, inbox) = sync_channel(64);
         let (effects, outbox) = mpsc::channel(64);
         let (key, device) = (Keypair::from_secret([5; 32]), Device::Reference);
@@ -193,7 +192,7 @@ impl Driven {
         driven
     }
 
-    fn tell(&self, event: EngineEvent) {
+    pub(super) fn tell(&self, event: EngineEvent) {
         self.events.send(event).unwrap();
     }
 
@@ -232,7 +231,7 @@ impl Driven {
     }
 
     /// A step up to its claim, with this message in its middle.
-    async fn step_with(&mut self, step: u32, between: Option<EngineEvent>) -> Claimed {
+    pub(super) async fn step_with(&mut self, step: u32, between: Option<EngineEvent>) -> Claimed {
         self.start_step(step);
         if let Some(event) = between {
             self.tell(event);
@@ -255,7 +254,7 @@ impl Driven {
     }
 
     /// What a checker that asks for a leaf gets.
-    fn open(&self, step: u32, leaf: LeafKey) -> Opening {
+    pub(super) fn open(&self, step: u32, leaf: LeafKey) -> Opening {
         let request = OpenRequest {
             job: self.job,
             epoch: EPOCH,
@@ -264,13 +263,6 @@ impl Driven {
             microbatch: leaf.microbatch,
         };
         self.shared.openings.lock().unwrap().open(&request)
-    }
-
-    /// Whether the worker gives out all blobs that an opening names.
-    fn gives_out(&self, opening: &Opening) -> bool {
-        let openings = self.shared.openings.lock().unwrap();
-        let mut named = addresses(opening).into_iter();
-        named.all(|address| openings.blob(&address).is_some())
     }
 
     /// The scalars that follow from the report of the first phase, which a checker could open.
@@ -312,7 +304,7 @@ impl Driven {
     }
 
     /// A step up to its commit, of which checkers may ask for these leaves.
-    async fn step_audited(&mut self, step: u32, audited: Vec<LeafKey>) -> Claimed {
+    pub(super) async fn step_audited(&mut self, step: u32, audited: Vec<LeafKey>) -> Claimed {
         let claimed = self.step_with(step, None).await;
         self.tell(EngineEvent::Commit {
             job: self.job,
@@ -320,17 +312,17 @@ impl Driven {
             step,
             release_below: 0,
         });
-        self.tell(EngineEvent::Audited {
+        self.tell(EngineEvent::Audited(AuditedStep {
             job: self.job,
             epoch: EPOCH,
             step,
             leaves: audited,
-        });
+        }));
         claimed
     }
 
     /// How many steps are committed, and the state after them.
-    async fn committed(&mut self) -> (u32, Vec<TensorState>) {
+    pub(super) async fn committed(&mut self) -> (u32, Vec<TensorState>) {
         self.tell(EngineEvent::Flush { job: self.job });
         let EngineEffect::Upload { then, .. } = self.effect().await else {
             panic!("no upload");
@@ -376,34 +368,6 @@ async fn what_is_done_again_after_an_abort_is_the_same() {
     assert_eq!(engine.committed().await.0, 0);
     let again = engine.step(0).await;
     assert_eq!(first.signed, again.signed);
-}
-
-/// Of a final step a worker holds what opens the leaves that are audited, and no more: least of all
-/// the moments of every step that waits for its audits.
-#[tokio::test]
-async fn what_is_not_audited_is_forgotten_with_the_commit() {
-    let [forward, reduce, update] = [
-        (LeafPhase::Forward, 1),
-        (LeafPhase::Reduce, 0),
-        (LeafPhase::Update, 0),
-    ]
-    .map(|(phase, microbatch)| LeafKey { phase, microbatch });
-    let mut engine = Driven::start(Faults::default()).await;
-    engine.step_with(0, None).await;
-    let all = [forward, reduce, update].map(|leaf| engine.open(0, leaf));
-    assert!(all.iter().all(|opening| engine.gives_out(opening)));
-    engine.tell(EngineEvent::Abort { job: engine.job });
-    engine.step_audited(0, vec![forward, reduce]).await;
-    assert_eq!(engine.committed().await.0, 1);
-    assert_eq!(engine.open(0, forward), all[0]);
-    assert_eq!(engine.open(0, reduce), all[1]);
-    assert_eq!(engine.open(0, update), Opening::Gone);
-    assert!(engine.gives_out(&all[0]) && engine.gives_out(&all[1]));
-    let Opening::Inputs(ports) = &all[2] else {
-        panic!("an update is opened by its inputs");
-    };
-    let moments = Opening::Inputs(vec![ports[1].clone()]);
-    assert!(!engine.gives_out(&moments), "moments are still held");
 }
 
 /// A neighbour may send what it likes: only what a stage takes in counts.

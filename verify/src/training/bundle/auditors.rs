@@ -1,81 +1,36 @@
-//! Auditors: which attempts each of them has settled, and how likely a lie was to escape it.
+//! What auditors have said in a ledger: what they have committed to, and which secrets are open.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use concord_proto::auditor::{
     self, CHAIN_MAX, Enrolment, RATE_MAX, Reveal, enrolment_digest, reveal_digest,
 };
-use concord_proto::ledger::Finding;
-use concord_proto::{Digest, JobSpec, Leaf, Signed, WorkerId};
-
-use super::chain::StepLeaves;
-use super::history::{Commit, GivenVerdict, History};
-
-/// What an auditor that is honest shows.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AuditorReport {
-    pub auditor: WorkerId,
-    /// The lowest probability with which it drew a leaf, `p * 2^32`.
-    pub rate: u64,
-    /// Leaves that its secrets have drawn.
-    pub drawn: u64,
-    /// Those of them that it found right.
-    pub agreed: u64,
-    /// Steps of the chain in which every worker has a leaf, and chance decides what is drawn: no
-    /// others are counted.
-    pub steps: u32,
-    /// Attempts that may each hide a false leaf that it has drawn: those of the chain that it has
-    /// not settled, and those that were voided after it had opened their secrets.
-    pub unsettled: u32,
-}
-
-impl AuditorReport {
-    /// The probability that one false leaf in each of so many steps would have been seen.
-    pub fn detection(&self, lies: u32) -> f64 {
-        1.0 - auditor::escape(self.rate, lies.into(), self.unsettled.into())
-    }
-
-    /// From how many false steps on they are seen with 99 %, if the job has so many.
-    pub fn nearly_certain(&self) -> Option<u32> {
-        let is_seen = |lies: &u32| self.detection(*lies) >= 0.99;
-        // It rises with the number of lies.
-        let (mut low, mut high) = (0, self.steps);
-        if !is_seen(&high) {
-            return None;
-        }
-        while low + 1 < high {
-            let middle = low + (high - low) / 2;
-            match is_seen(&middle) {
-                true => high = middle,
-                false => low = middle,
-            }
-        }
-        Some(high)
-    }
-}
+use concord_proto::{Digest, Signed, WorkerId};
 
 /// The auditors of a ledger, as it is read.
 #[derive(Default)]
 pub(super) struct KnownAuditors {
-    all: BTreeMap<WorkerId, KnownAuditor>,
+    pub(super) all: BTreeMap<WorkerId, KnownAuditor>,
     /// The entries that committed attempts.
-    committed: BTreeMap<u32, Digest>,
+    pub(super) committed: BTreeMap<u32, Digest>,
     /// Attempts that were committed and are void, each with how many attempts had started by then.
-    voided: Vec<(u32, u32)>,
+    pub(super) voided: Vec<(u32, u32)>,
 }
 
+/// What one auditor has said.
 #[derive(Default)]
-struct KnownAuditor {
-    enrolments: Vec<KnownEnrolment>,
-    /// Its last statement.
+pub(super) struct KnownAuditor {
+    pub(super) enrolments: Vec<KnownEnrolment>,
+    /// Its last reveal.
     last: Option<Digest>,
-    /// Whether a statement of it was left out before: others may have known from then on what it
+    /// Whether a reveal of it was left out before: others may have known from then on what it
     /// would draw, and nothing that comes later counts.
     has_gap: bool,
 }
 
-struct KnownEnrolment {
-    enrolment: Enrolment,
+/// What it has committed to once.
+pub(super) struct KnownEnrolment {
+    pub(super) enrolment: Enrolment,
     digest: Digest,
     /// Secrets that were opened, by attempt.
     opened: BTreeMap<u32, Digest>,
@@ -83,15 +38,15 @@ struct KnownEnrolment {
 
 /// A secret that is open.
 #[derive(Clone, Copy)]
-struct OpenSecret {
-    secret: Digest,
+pub(super) struct OpenSecret {
+    pub(super) secret: Digest,
     /// The attempt whose reveal has opened it: its own, or a later one.
-    by: u32,
+    pub(super) by: u32,
 }
 
 impl KnownEnrolment {
     /// The secrets that are open, by attempt.
-    fn secrets(&self) -> BTreeMap<u32, OpenSecret> {
+    pub(super) fn secrets(&self) -> BTreeMap<u32, OpenSecret> {
         let mut secrets = BTreeMap::new();
         let mut opened = self.opened.iter().rev().peekable();
         while let Some((&by, &secret)) = opened.next() {
@@ -132,12 +87,7 @@ impl KnownAuditors {
         let is_bounded = enrolment.rate <= RATE_MAX && enrolment.length <= CHAIN_MAX;
         require(is_bounded, "its rate or its length is over the bound")?;
         let known = self.all.entry(signed.signer).or_default();
-        known.has_gap |= enrolment.previous != known.last;
         let digest = enrolment_digest(signed);
-        known.last = Some(digest);
-        if known.has_gap {
-            return Ok(());
-        }
         // One chain at a time: of two for the same attempt the draw could be chosen.
         if let Some(last) = known.enrolments.last_mut() {
             let before = enrolment.from.saturating_sub(last.enrolment.from);
@@ -156,7 +106,7 @@ impl KnownAuditors {
         let reveal: Reveal = signed.open().map_err(|error| error.to_string())?;
         let known = self.all.get_mut(&signed.signer);
         let known = known.ok_or("its signer has committed to no secrets")?;
-        known.has_gap |= known.last != Some(reveal.previous);
+        known.has_gap |= known.last != reveal.previous;
         known.last = Some(reveal_digest(signed));
         if known.has_gap {
             return Ok(());
@@ -193,111 +143,4 @@ impl KnownAuditors {
     pub(super) fn void(&mut self, attempt: u32, started: u32) {
         self.voided.push((attempt, started));
     }
-
-    /// What each auditor that was never convicted has settled.
-    pub(super) fn report(
-        &self,
-        spec: &JobSpec,
-        history: &History,
-        steps: &[StepLeaves],
-    ) -> Vec<AuditorReport> {
-        let sound = self
-            .all
-            .iter()
-            .filter(|(auditor, _)| !history.convicted.contains(auditor));
-        let of = |(auditor, known): (&WorkerId, &KnownAuditor)| {
-            let rates = known.enrolments.iter().map(|held| held.enrolment.rate);
-            let mut report = AuditorReport {
-                auditor: *auditor,
-                rate: rates.min().unwrap_or(0),
-                drawn: 0,
-                agreed: 0,
-                steps: 0,
-                unsettled: 0,
-            };
-            self.count(&mut report, known, (spec, history, steps));
-            report
-        };
-        sound.map(of).collect()
-    }
-
-    fn count(
-        &self,
-        report: &mut AuditorReport,
-        known: &KnownAuditor,
-        (spec, history, steps): (&JobSpec, &History, &[StepLeaves]),
-    ) {
-        let mut secrets: BTreeMap<u32, (OpenSecret, u64)> = BTreeMap::new();
-        for held in &known.enrolments {
-            let rate = held.enrolment.rate;
-            let opened = held.secrets().into_iter();
-            secrets.extend(opened.map(|(attempt, secret)| (attempt, (secret, rate))));
-        }
-        // What it had drawn of a void attempt nobody can settle. It had not drawn yet where its
-        // secret was opened by an attempt that started later, as nothing was left out before.
-        let is_lost = |(attempt, started): &&(u32, u32)| {
-            let secret = secrets.get(attempt);
-            secret.is_some_and(|(secret, _)| secret.by < *started)
-        };
-        report.unsettled = self.voided.iter().filter(is_lost).count() as u32;
-        let agreed = agreed_by(history, &report.auditor);
-        for ((step, leaves), commit) in (0_u32..).zip(steps).zip(&history.commits) {
-            let decides = spec.decides(step);
-            let at = (step, history.plan(commit).epoch);
-            let secret = secrets.get(&commit.attempt.number);
-            let counts = secret.and_then(|(secret, rate)| {
-                self.settled(
-                    (secret.secret, *rate),
-                    commit,
-                    (at, decides),
-                    leaves,
-                    &agreed,
-                )
-            });
-            let (drawn, agreed) = counts.unwrap_or((0, 0));
-            report.drawn += drawn;
-            report.agreed += agreed;
-            if !decides && leaves.iter().all(|(_, leaves)| !leaves.is_empty()) {
-                let is_settled = counts.is_some() && drawn == agreed;
-                report.steps += 1;
-                report.unsettled += u32::from(!is_settled);
-            }
-        }
-    }
-
-    /// How many leaves of a step a secret draws, and how many of these the auditor found right.
-    fn settled(
-        &self,
-        (secret, rate): (Digest, u64),
-        commit: &Commit,
-        ((step, epoch), decides): ((u32, u32), bool),
-        leaves: &StepLeaves,
-        agreed: &Agreed,
-    ) -> Option<(u64, u64)> {
-        let entry = self.committed.get(&commit.attempt.number)?;
-        let (mut drawn, mut found) = (0, 0);
-        for (worker, leaves) in leaves {
-            let count = leaves.len() as u32;
-            for index in auditor::drawn(&secret, entry, worker, rate, count, decides) {
-                let leaf = Leaf::digest(&leaves[index as usize]);
-                drawn += 1;
-                found += u64::from(agreed.contains(&(step, epoch, *worker, leaf)));
-            }
-        }
-        Some((drawn, found))
-    }
-}
-
-/// Leaves by step, epoch, worker and digest.
-type Agreed = BTreeSet<(u32, u32, WorkerId, Digest)>;
-
-fn agreed_by(history: &History, auditor: &WorkerId) -> Agreed {
-    let given = history.verdicts.iter();
-    let agreeing =
-        given.filter(|given| given.checker == *auditor && given.verdict.finding == Finding::Agrees);
-    let place = |given: &GivenVerdict| {
-        let verdict = &given.verdict;
-        (verdict.step, verdict.epoch, verdict.worker, verdict.leaf)
-    };
-    agreeing.map(place).collect()
 }

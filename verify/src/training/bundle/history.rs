@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use concord_proto::AttemptId;
 use concord_proto::auditor::Enrolment;
 use concord_proto::draw::{AuditRate, nonce_commitment};
-use concord_proto::ledger::{AttemptId, LedgerEntry, LedgerEvent, Offence, Verdict, entry_digest};
+use concord_proto::ledger::{LedgerEntry, LedgerEvent, Offence, Verdict, entry_digest};
 use concord_proto::{
     Conviction, Digest, JobId, JobSpec, Plan, PublicKey, Signed, SignedError, WorkerId,
 };

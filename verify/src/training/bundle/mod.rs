@@ -22,6 +22,7 @@ mod files;
 mod folder;
 mod history;
 mod report;
+mod settled;
 
 use std::collections::BTreeSet;
 
@@ -31,10 +32,10 @@ use concord_proto::session::Scalars;
 use concord_proto::{Claim, Course, JobSpec, Signed, StepRecord, WorkerId};
 
 use super::WorkerClaim;
-pub use auditors::AuditorReport;
 pub use error::{BundleError, VerifyError};
 pub use files::{FILES, from_blob, to_blob};
 pub use report::Report;
+pub use settled::AuditorReport;
 
 /// What the workers of a step signed, with the scalars that they computed from.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]

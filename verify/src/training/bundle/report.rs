@@ -3,11 +3,11 @@
 use concord_proto::{Course, Digest, JobId, PublicKey, WorkerId};
 
 use super::Bundle;
-use super::auditors::AuditorReport;
 use super::audits::AuditCounts;
 use super::chain::StepLeaves;
 use super::convictions::ShownConvictions;
 use super::history::History;
+use super::settled::{self, AuditorReport};
 
 /// What a verified bundle shows. The probabilities are for people and enter no digest.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,6 +135,6 @@ pub(super) fn of(
         audit_rate_min,
         detection: 1.0 - missed,
         detection_steps: seen_steps,
-        auditors: history.auditors.report(spec, history, steps),
+        auditors: settled::report(spec, history, steps),
     }
 }

@@ -9,6 +9,7 @@ impl LeafAudits {
     /// A job that was given up is taken up again: everybody may re-run its leaves.
     pub(in super::super) fn forgive(&mut self) {
         self.left_out.clear();
+        self.unanswered.clear();
     }
 
     /// The job asks a party nothing more. What it said or was to say is asked of others.

@@ -18,6 +18,7 @@ use concord_verify::training::bundle::StepClaims;
 
 use super::charge::Charge;
 use super::journal::Journal;
+use super::planned_step::PlannedStep;
 use super::{
     Change, CoreEffect, EventContext, JobOrder, JobProgress, PersistedAgreement, PersistedAudit,
     Time,
@@ -57,13 +58,6 @@ enum Standing {
     Held { auditor: WorkerId, verdict: Signed },
     /// The coordinator's own referee re-runs it.
     Refereed { order: u64 },
-}
-
-/// A step, as it was done under a plan.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PlannedStep {
-    pub(super) step: u32,
-    pub(super) epoch: u32,
 }
 
 /// A leaf of the same step that can be altered to test the checker.

@@ -54,7 +54,12 @@ impl LeafAudits {
             self.close_unanswered(context, number, checker);
         }
         for (auditor, step) in given_up {
-            *self.unanswered.entry(auditor).or_default() += 1;
+            let times = self.unanswered.entry(auditor).or_default();
+            *times += 1;
+            if *times == UNANSWERED_MAX {
+                let who = auditor.short();
+                tracing::warn!("auditor {who} answers nothing, and is asked for no more leaves");
+            }
             self.close_own(context, auditor, step);
         }
         self.asked.clear();

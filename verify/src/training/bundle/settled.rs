@@ -1,0 +1,155 @@
+//! Which attempts each auditor has settled, and how likely a lie was to escape it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use concord_proto::ledger::Finding;
+use concord_proto::{Digest, JobSpec, Leaf, WorkerId, auditor};
+
+use super::auditors::{KnownAuditor, OpenSecret};
+use super::chain::StepLeaves;
+use super::history::{GivenVerdict, History};
+
+/// What an auditor that is honest shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuditorReport {
+    pub auditor: WorkerId,
+    /// The lowest probability with which it drew a leaf, `p * 2^32`.
+    pub rate: u64,
+    /// Leaves that its secrets have drawn.
+    pub drawn: u64,
+    /// Those of them that it found right.
+    pub agreed: u64,
+    /// Steps of the chain in which every worker has a leaf, and chance decides what is drawn: no
+    /// others are counted.
+    pub steps: u32,
+    /// Attempts that may each hide a false leaf that it has drawn: those of the chain that it has
+    /// not settled, and those that were voided after it had opened their secrets.
+    pub unsettled: u32,
+}
+
+impl AuditorReport {
+    /// The probability that one false leaf in each of so many steps would have been seen.
+    pub fn detection(&self, lies: u32) -> f64 {
+        1.0 - auditor::escape(self.rate, lies.into(), self.unsettled.into())
+    }
+
+    /// From how many false steps on they are seen with 99 %, if the job has so many.
+    pub fn nearly_certain(&self) -> Option<u32> {
+        let is_seen = |lies: &u32| self.detection(*lies) >= 0.99;
+        // It rises with the number of lies.
+        let (mut low, mut high) = (0, self.steps);
+        if !is_seen(&high) {
+            return None;
+        }
+        while low + 1 < high {
+            let middle = low + (high - low) / 2;
+            match is_seen(&middle) {
+                true => high = middle,
+                false => low = middle,
+            }
+        }
+        Some(high)
+    }
+}
+
+/// What each auditor that was never convicted has settled.
+pub(super) fn report(
+    spec: &JobSpec,
+    history: &History,
+    steps: &[StepLeaves],
+) -> Vec<AuditorReport> {
+    let sound = history
+        .auditors
+        .all
+        .iter()
+        .filter(|(auditor, _)| !history.convicted.contains(auditor));
+    let of = |(auditor, known): (&WorkerId, &KnownAuditor)| {
+        let rates = known.enrolments.iter().map(|held| held.enrolment.rate);
+        let mut report = AuditorReport {
+            auditor: *auditor,
+            rate: rates.min().unwrap_or(0),
+            drawn: 0,
+            agreed: 0,
+            steps: 0,
+            unsettled: 0,
+        };
+        count(&mut report, known, (spec, history, steps));
+        report
+    };
+    sound.map(of).collect()
+}
+
+fn count(
+    report: &mut AuditorReport,
+    known: &KnownAuditor,
+    (spec, history, steps): (&JobSpec, &History, &[StepLeaves]),
+) {
+    let mut secrets: BTreeMap<u32, (OpenSecret, u64)> = BTreeMap::new();
+    for held in &known.enrolments {
+        let rate = held.enrolment.rate;
+        let opened = held.secrets().into_iter();
+        secrets.extend(opened.map(|(attempt, secret)| (attempt, (secret, rate))));
+    }
+    // What it had drawn of a void attempt nobody can settle. It had not drawn yet where its
+    // secret was opened by an attempt that started later, as nothing was left out before.
+    let is_lost = |(attempt, started): &&(u32, u32)| {
+        // Attempts 7 and 8 were committed, 7 is void, and the secret of 8 opens that of 7: if 8 had
+        // started before 7 was void, whoever voided it may have known what 7 would draw.
+        let secret = secrets.get(attempt);
+        secret.is_some_and(|(secret, _)| secret.by < *started)
+    };
+    report.unsettled = history.auditors.voided.iter().filter(is_lost).count() as u32;
+    let agreed = agreed_by(history, &report.auditor);
+    for ((step, leaves), commit) in (0_u32..).zip(steps).zip(&history.commits) {
+        let decides = spec.decides(step);
+        let at = (step, history.plan(commit).epoch);
+        let secret = secrets.get(&commit.attempt.number);
+        let entry = history.auditors.committed.get(&commit.attempt.number);
+        let counts = secret.and_then(|(secret, rate)| {
+            let secret = (secret.secret, *rate);
+            Some(settled(secret, entry?, (at, decides), leaves, &agreed))
+        });
+        let (drawn, agreed) = counts.unwrap_or((0, 0));
+        report.drawn += drawn;
+        report.agreed += agreed;
+        if !decides && leaves.iter().all(|(_, leaves)| !leaves.is_empty()) {
+            let is_settled = counts.is_some() && drawn == agreed;
+            report.steps += 1;
+            report.unsettled += u32::from(!is_settled);
+        }
+    }
+}
+
+/// How many leaves of a step a secret draws, and how many of these the auditor found right.
+fn settled(
+    (secret, rate): (Digest, u64),
+    entry: &Digest,
+    ((step, epoch), decides): ((u32, u32), bool),
+    leaves: &StepLeaves,
+    agreed: &Agreed,
+) -> (u64, u64) {
+    let (mut drawn, mut found) = (0, 0);
+    for (worker, leaves) in leaves {
+        let count = leaves.len() as u32;
+        for index in auditor::drawn(&secret, entry, worker, rate, count, decides) {
+            let leaf = Leaf::digest(&leaves[index as usize]);
+            drawn += 1;
+            found += u64::from(agreed.contains(&(step, epoch, *worker, leaf)));
+        }
+    }
+    (drawn, found)
+}
+
+/// Leaves by step, epoch, worker and digest.
+type Agreed = BTreeSet<(u32, u32, WorkerId, Digest)>;
+
+fn agreed_by(history: &History, auditor: &WorkerId) -> Agreed {
+    let given = history.verdicts.iter();
+    let agreeing =
+        given.filter(|given| given.checker == *auditor && given.verdict.finding == Finding::Agrees);
+    let place = |given: &GivenVerdict| {
+        let verdict = &given.verdict;
+        (verdict.step, verdict.epoch, verdict.worker, verdict.leaf)
+    };
+    agreeing.map(place).collect()
+}
