@@ -80,9 +80,12 @@ pub async fn run(args: CheckerArgs, output: &Output) -> anyhow::Result<()> {
     };
     let (name, coordinator) = (measure::device_name(&options.device), args.coordinator);
     let started = |id: &WorkerId| {
-        let short = id.short();
+        let who = match args.auditor {
+            true => format!("auditor {id}"),
+            false => format!("checker {}", id.short()),
+        };
         output.result(
-            &format!("checker {short} on {name}, for {coordinator}"),
+            &format!("{who} on {name}, for {coordinator}"),
             &json!({
                 "event": "started", "checker": id.to_string(), "device": name,
                 "coordinator": coordinator,

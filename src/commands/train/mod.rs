@@ -232,7 +232,7 @@ impl Run<'_> {
             tokio::select! {
                 done = self.work(url, options, output_dir) => done?,
                 signal = signals.next() => return Err(match output_dir.is_settled() {
-                    true => stop::detached(signal, url, self.id),
+                    true => stop::detached(signal, url, self.id, self.auditor.is_some()),
                     false => stop::early(signal),
                 }),
             }

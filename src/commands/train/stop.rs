@@ -33,9 +33,13 @@ pub fn early(signal: &'static str) -> anyhow::Error {
 }
 
 /// The message for a job of a running coordinator, where it goes on.
-pub fn detached(signal: &'static str, url: &str, job: JobId) -> anyhow::Error {
+pub fn detached(signal: &'static str, url: &str, job: JobId, has_auditor: bool) -> anyhow::Error {
+    let unaudited = match has_auditor {
+        true => " without its auditor, which ends with this command",
+        false => "",
+    };
     let words = format!(
-        "the job goes on; watch it with `concord jobs --coordinator {url} watch {job}`, and fetch \
+        "the job goes on{unaudited}; watch it with `concord jobs --coordinator {url} watch {job}`, and fetch \
          its result with the same command"
     );
     StoppedBySignal::new(signal, words).into()

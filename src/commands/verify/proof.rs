@@ -9,11 +9,12 @@ use concord_proto::WorkerId;
 use concord_verify::training::bundle::{self, Bundle, BundleError, VerifyError};
 use serde_json::json;
 
+use super::percent::percent_below;
 use super::replay;
 use super::verdict::{Refuted, compared};
 use super::words::{self, Proof, Weights};
 use super::{VerifyArgs, key};
-use crate::support::output::{Output, Unshown};
+use crate::support::output::{Output, Unshown, counted};
 use crate::support::result_weights;
 
 /// Checks a proof.
@@ -103,6 +104,19 @@ fn why_not(proof: &Proof) -> String {
     }
     if let Some(why) = proof.replay.and_then(replay::ReplayReport::weakness) {
         return why;
+    }
+    if let Some(own) = proof.own_auditors().next() {
+        return format!(
+            "auditor {} has settled {} of {} steps, {} {} unsettled, and one false piece in each \
+             step would have been seen with {:.2} %: that takes 10 %, and 95 % where anything is \
+             unsettled; or compute a part again, with --replay 3 --job JOB_FILE",
+            own.auditor.short(),
+            own.steps.saturating_sub(own.unsettled),
+            own.steps,
+            counted(own.unsettled.into(), "attempt"),
+            if own.unsettled == 1 { "is" } else { "are" },
+            percent_below(own.detection(own.steps))
+        );
     }
     let report = proof.report;
     let audits = match (report.audits_drawn, report.audits_agreed) {

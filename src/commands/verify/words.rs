@@ -67,20 +67,26 @@ impl Proof<'_> {
     /// coordinator of nobody may choose its nonces so that no false piece is drawn, and checkers of
     /// nobody may be the workers.
     pub fn is_proven(&self) -> bool {
-        let is_auditor = |key: &&WorkerId| self.own_auditors().any(|own| own.auditor == **key);
-        let checkers = self.pinned.iter().filter(|key| !is_auditor(key)).count();
-        let is_named = self.is_coordinator_pinned && checkers > 0;
+        let is_named = self.is_coordinator_pinned && self.counts_checkers();
         match self.replay {
             Some(replay) => replay.missing.is_empty() && replay.weakness().is_none(),
             None => {
-                (is_named && !self.report.is_unaudited()) || self.own_auditors().any(shows_enough)
+                let is_audited = is_named && !self.pinned.is_empty() && !self.report.is_unaudited();
+                is_audited || self.own_auditors().any(shows_enough)
             }
         }
     }
 
+    /// Whether the coordinator's own draw says something: not where all that the reader has named
+    /// are auditors, whose draws are their own.
+    fn counts_checkers(&self) -> bool {
+        let is_auditor = |key: &WorkerId| self.own_auditors().any(|own| own.auditor == *key);
+        self.pinned.is_empty() || !self.pinned.iter().all(is_auditor)
+    }
+
     /// The auditors that the reader has named: what they draw nobody else knows, the coordinator
     /// included.
-    fn own_auditors(&self) -> impl Iterator<Item = &AuditorReport> {
+    pub fn own_auditors(&self) -> impl Iterator<Item = &AuditorReport> {
         let auditors = self.report.auditors.iter();
         auditors.filter(|own| self.pinned.contains(&own.auditor))
     }
@@ -107,7 +113,7 @@ impl Proof<'_> {
                 counted(weights.tensors as u64, "tensor")
             ));
         }
-        if report.audits_counted > 0 {
+        if report.audits_counted > 0 && self.counts_checkers() {
             shown.push(format!(
                 "{} signed that {} of {} drawn pieces of work came out the same when they were \
                  re-run; if that is so, false pieces in each of {} steps were found with {:.2} %",
@@ -257,13 +263,14 @@ fn text(proof: &Proof, shares: &BTreeMap<WorkerId, WorkerShare>) -> String {
         all => lines.extend(all.iter().map(|id| format!("convicted   {id}"))),
     }
     lines.extend(not_computed(report));
-    lines.push(format!(
+    let of_draw = proof.counts_checkers().then(|| format!(
         "detection   {:.2} % for one false piece in each step (a piece is drawn with {:.2} %), if \
          {} are honest",
         percent_below(report.detection),
         percent_below(report.audit_rate_min),
         proof.who()
     ));
+    lines.extend(of_draw);
     let weights = proof.weights.into_iter();
     lines.extend(weights.flat_map(|weights| of_weights(report, weights)));
     lines.extend(proof.replay.iter().flat_map(|replay| replay.lines()));

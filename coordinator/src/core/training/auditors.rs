@@ -190,7 +190,7 @@ impl Auditors {
                 continue;
             };
             let held = self.enrolled.get(key);
-            let lasts = held.filter(|held| held.lasts_beyond(next));
+            let lasts = held.filter(|held| held.lasts_beyond(next) && held.enrolment.rate == *rate);
             if lasts.is_some_and(|held| held.session == Some(session)) {
                 continue;
             }

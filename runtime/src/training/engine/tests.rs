@@ -120,7 +120,7 @@ pub(super) struct Driven {
 }
 
 /// What a step ended with.
-struct Claimed {
+pub(super) struct Claimed {
     signed: Signed,
     /// The root in the claim is that of the leaves sent with it.
     covers_its_leaves: bool,
