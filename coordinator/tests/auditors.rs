@@ -247,5 +247,6 @@ fn what_is_left_out_of_a_ledger_is_refuted_or_counts_as_unsettled() {
         };
         events.swap(before, last);
     });
-    assert!(bundle::verify(&swapped).is_err());
+    let shown = bundle::verify(&swapped).map(|report| report.auditors[0].unsettled);
+    assert!(shown.as_ref().is_ok_and(|unsettled| *unsettled > 0) || shown.is_err());
 }

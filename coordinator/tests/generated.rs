@@ -63,7 +63,7 @@ fn pool(seed: u64) -> (World, WorkerId, bool) {
         world.join_worker(number, 0, None);
     }
     for spare in SPARES {
-        world.join_fast_worker(spare, 0, None, 1_000);
+        world.join_fast_worker(spare, 0, None, 700_000_000);
     }
     for checker in CHECKERS {
         world.join_checker(checker, 0, Checker::Honest);

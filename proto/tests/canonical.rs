@@ -241,7 +241,7 @@ fn no_encoding_changes_unnoticed() {
 
 const GOLDEN: [&str; 38] = [
     "ToCoordinator bd94344a",
-    "ToWorker eeebfaac",
+    "ToWorker a9b6d718",
     "ClientRequest c7b8b9c1",
     "ClientResponse ea9c4245",
     "JobEvent eb41c59c",
@@ -264,8 +264,8 @@ const GOLDEN: [&str; 38] = [
     "StepRecord 878bed2a",
     "Signed 493752b0",
     "Verdict d85c410e",
-    "Enrolment 4cbc907a",
-    "Reveal d0068a51",
+    "Enrolment afb74a6b",
+    "Reveal 9f18b132",
     "Scalars 6d92ce85",
     "OpenRequest 5f9f7984",
     "Opening 69cf36fd",

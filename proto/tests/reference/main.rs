@@ -103,7 +103,7 @@ const CALLS: [Call; 11] = [
 ];
 
 /// What is signed or stored beside the calls, and where it is found.
-const RECORDS: [(&str, &str); 14] = [
+const RECORDS: [(&str, &str); 16] = [
     ("JobSpec", "a blob, and `job.spec` of a bundle"),
     ("ModelManifest", "a blob"),
     ("DataManifest", "a blob, and `data.manifest` of a bundle"),
@@ -132,6 +132,14 @@ const RECORDS: [(&str, &str); 14] = [
         "signed by a checker, in `ToCoordinator::Verdict` and the ledger",
     ),
     (
+        "Enrolment",
+        "signed by an auditor, in `ToCoordinator::Enrolled` and the ledger",
+    ),
+    (
+        "Reveal",
+        "signed by an auditor, in `ToCoordinator::Revealed` and the ledger",
+    ),
+    (
         "StageClaim",
         "signed by the holder of a stage, in `FromStage::Claimed` and a receipt",
     ),
@@ -142,7 +150,7 @@ const RECORDS: [(&str, &str); 14] = [
 ];
 
 /// Fields with a bound of their own. All others are bounded by the message that they are in.
-const FIELD_BOUNDS: [(&str, &str, &str); 9] = [
+const FIELD_BOUNDS: [(&str, &str, &str); 10] = [
     ("JobSpec", "steps", "STEPS_MAX"),
     ("JobSpec", "microbatches", "MICROBATCHES_MAX"),
     ("TensorHeader", "shape", "RANK_MAX"),
@@ -152,10 +160,11 @@ const FIELD_BOUNDS: [(&str, &str, &str); 9] = [
     ("Claim", "device", "NAME_BYTES_MAX"),
     ("FrameHeader", "bytes", "FRAME_BYTES_MAX"),
     ("LedgerEvent", "conviction", "CONVICTION_BYTES_MAX"),
+    ("RunOptions", "auditors", "AUDITORS_MAX"),
 ];
 
 /// The values of the bounds, as the program has them.
-const LIMITS: [(&str, u64); 10] = [
+const LIMITS: [(&str, u64); 11] = [
     ("MESSAGE_BYTES_MAX", limits::MESSAGE_BYTES_MAX as u64),
     ("BLOB_BYTES_MAX", limits::BLOB_BYTES_MAX),
     ("CHUNK_BYTES", limits::CHUNK_BYTES as u64),
@@ -166,6 +175,7 @@ const LIMITS: [(&str, u64); 10] = [
     ("STEPS_MAX", limits::STEPS_MAX as u64),
     ("NAME_BYTES_MAX", limits::NAME_BYTES_MAX as u64),
     ("ADDRESS_BYTES_MAX", limits::ADDRESS_BYTES_MAX as u64),
+    ("AUDITORS_MAX", limits::AUDITORS_MAX as u64),
 ];
 
 const HEAD: &str = "# Protocol reference
