@@ -1,6 +1,6 @@
 //! Liars that are generated, not listed: a worker or checker alters any field of any message, by
-//! the dice of a seed. The record stays what it is, nobody honest is convicted, and the job comes to
-//! an end.
+//! the dice of a seed. The record stays what it is, nobody honest is convicted, and the job comes
+//! to an end.
 //!
 //! `CONCORD_SEEDS=A..B` runs other seeds than the few that are run by default; with `--nocapture`
 //! the test prints what became of the lies.

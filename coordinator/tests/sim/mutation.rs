@@ -44,7 +44,7 @@ pub enum Target {
 
 /// What reaches the coordinator in place of a message, and how much later.
 pub enum Sent {
-    Message(ToCoordinator),
+    Message(Box<ToCoordinator>),
     /// Bytes that are no message.
     Garbage,
 }
@@ -85,7 +85,7 @@ impl Mutant {
     /// What is sent in place of `message`, each so many microseconds later.
     pub fn send(&mut self, message: ToCoordinator) -> Vec<(u64, Sent)> {
         let target = match &message {
-            ToCoordinator::Heartbeat => return vec![(0, Sent::Message(message))],
+            ToCoordinator::Heartbeat => return vec![(0, Sent::Message(Box::new(message)))],
             ToCoordinator::Computed { .. } => Target::Computed,
             ToCoordinator::Updated { .. } => Target::Updated,
             ToCoordinator::Verdict { .. } => Target::Verdict,
@@ -93,7 +93,7 @@ impl Mutant {
         };
         if !self.strikes(target) {
             self.said.push(message.clone());
-            return vec![(0, Sent::Message(message))];
+            return vec![(0, Sent::Message(Box::new(message)))];
         }
         match self.rng.below(8) {
             0 => {
@@ -102,12 +102,18 @@ impl Mutant {
             }
             1 => {
                 self.note("twice");
-                let again = Sent::Message(message.clone());
-                vec![(0, Sent::Message(message)), (self.rng.below(SECOND), again)]
+                let again = Sent::Message(Box::new(message.clone()));
+                vec![
+                    (0, Sent::Message(Box::new(message))),
+                    (self.rng.below(SECOND), again),
+                ]
             }
             2 => {
                 self.note("late");
-                vec![(self.rng.below(60 * SECOND), Sent::Message(message))]
+                vec![(
+                    self.rng.below(60 * SECOND),
+                    Sent::Message(Box::new(message)),
+                )]
             }
             3 => {
                 let same = |said: &&ToCoordinator| {
@@ -115,7 +121,7 @@ impl Mutant {
                 };
                 let old = self.said.iter().rev().find(same).cloned();
                 self.note("an earlier one again");
-                vec![(0, Sent::Message(old.unwrap_or(message)))]
+                vec![(0, Sent::Message(Box::new(old.unwrap_or(message))))]
             }
             4 => {
                 self.note("a byte of the message");
@@ -164,7 +170,7 @@ impl Mutant {
     /// The message with some of its bytes altered, whatever they are of.
     fn altered(&mut self, message: &ToCoordinator) -> Sent {
         match self.mutated(message) {
-            Some(message) => Sent::Message(message),
+            Some(message) => Sent::Message(Box::new(message)),
             None => Sent::Garbage,
         }
     }
@@ -209,7 +215,7 @@ impl Mutant {
                 return self.altered(&other);
             }
         };
-        altered.map_or(Sent::Garbage, Sent::Message)
+        altered.map_or(Sent::Garbage, |message| Sent::Message(Box::new(message)))
     }
 
     fn first_half_anew(&mut self, mut message: ToCoordinator) -> Option<ToCoordinator> {

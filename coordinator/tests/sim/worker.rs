@@ -1,5 +1,7 @@
 //! A make-believe worker: it follows the protocol to the letter, unless it is told to lie.
 
+mod seen;
+
 use std::collections::BTreeMap;
 
 use concord_proto::AttemptId;
@@ -84,24 +86,8 @@ impl Worker {
         }
     }
 
-    /// What opens a leaf of a step under a plan, if it is still held.
-    pub fn opened(&self, at: (u32, u32), leaf: LeafKey) -> Option<Openings> {
-        let audited = self.audited.get(&at);
-        let is_held = audited.is_none_or(|audited| audited.contains(&leaf));
-        is_held.then(|| self.openings.get(&at).cloned()).flatten()
-    }
-
     pub fn id(&self) -> WorkerId {
         self.key.public()
-    }
-
-    /// What a reconnecting worker says it holds.
-    pub fn held(&self) -> Option<Held> {
-        self.stage.as_ref().map(|stage| Held {
-            job: stage.job,
-            step: stage.done,
-            layers: stage.layers,
-        })
     }
 
     /// The session broke: what is not committed is given up.
@@ -233,22 +219,6 @@ impl Worker {
         acts
     }
 
-    /// The attempt that an entry starts: attempts rise, whatever happens in between.
-    fn attempt(&mut self, started: &Signed) -> (AttemptId, Option<AttemptId>) {
-        let entry: LedgerEntry = started.open().expect("a signed entry");
-        let LedgerEvent::Started { attempt, .. } = entry.event else {
-            panic!("a step is started by {entry:?}");
-        };
-        let id = AttemptId {
-            number: attempt,
-            entry: entry_digest(started),
-        };
-        let previous = self.last_attempt.replace(id);
-        let rises = previous.is_none_or(|previous| previous.number < attempt);
-        assert!(rises, "an attempt comes again");
-        (id, previous)
-    }
-
     /// A frame of a neighbour.
     pub fn received(&mut self, frame: Frame) -> Vec<Act> {
         let step = self.work.as_ref().map(|work| work.step);
@@ -378,30 +348,6 @@ impl Worker {
         };
         self.last_claim = Some(claim);
         vec![Act::Say(said)]
-    }
-
-    fn flush(&mut self, job: JobId) -> Vec<Act> {
-        let Some(stage) = self.stage.as_ref().filter(|stage| stage.job == job) else {
-            return Vec::new();
-        };
-        if self.lie.is_some_and(|lie| lie.kind == Kind::SilentFlush) {
-            return Vec::new();
-        }
-        let mut state: Vec<TensorState> = stage
-            .states
-            .iter()
-            .map(|(&tensor, &entry)| TensorState { tensor, entry })
-            .collect();
-        if self.lie.is_some_and(|lie| lie.flushes_other()) {
-            state[0].entry.value = fake::mix("other", &[state[0].entry.value]);
-        }
-        let blobs = state
-            .iter()
-            .flat_map(|s| [s.entry.value, s.entry.first_moment, s.entry.second_moment]);
-        let blobs = blobs.collect();
-        let step = stage.done;
-        let flushed = ToCoordinator::Flushed { job, step, state };
-        vec![Act::Store(blobs), Act::Say(flushed)]
     }
 }
 

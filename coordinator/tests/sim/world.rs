@@ -2,6 +2,7 @@
 //! all from one seed.
 
 mod audits;
+mod cast;
 mod effects;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,7 +78,7 @@ enum Item {
     Break(WorkerId),
     Say(WorkerId, Box<ToCoordinator>),
     /// As a mutant sends it.
-    Sent(WorkerId, Box<Sent>),
+    Sent(WorkerId, Sent),
     Garbage(WorkerId),
     Crash,
     Boot,
@@ -231,57 +232,6 @@ impl World {
         self.at(time, item);
     }
 
-    // The cast.
-
-    pub fn join_worker(&mut self, number: u8, at: u64, lie: Option<Lie>) -> WorkerId {
-        self.join_fast_worker(number, at, lie, 1_000_000_000)
-    }
-
-    pub fn join_fast_worker(
-        &mut self,
-        number: u8,
-        at: u64,
-        lie: Option<Lie>,
-        speed: u64,
-    ) -> WorkerId {
-        let worker = Worker::new(key(number), lie);
-        self.join(number, at, Body::Worker(Box::new(worker)), speed)
-    }
-
-    /// A new process, with the key of that number.
-    pub fn join_late(&mut self, number: u8, at: u64, speed: u64) {
-        self.at(at, Item::Join(number, speed));
-    }
-
-    pub fn join_checker(&mut self, number: u8, at: u64, checker: Checker) -> WorkerId {
-        self.join(number, at, Body::Checker(checker, Box::new(key(number))), 1)
-    }
-
-    /// An auditor, which the job names with this rate.
-    pub fn join_auditor(&mut self, number: u8, at: u64, manner: Manner, rate: u64) -> WorkerId {
-        let own = key(number);
-        let named = NamedAuditor {
-            key: own.public(),
-            rate,
-        };
-        self.new.submission.options.auditors.push(named);
-        let auditor = Auditor::new(own, key(255).public(), manner);
-        self.join(number, at, Body::Auditor(Box::new(auditor)), 1)
-    }
-
-    fn join(&mut self, number: u8, at: u64, body: Body, speed: u64) -> WorkerId {
-        let id = key(number).public();
-        let session = None;
-        let process = Process {
-            body,
-            session,
-            speed,
-        };
-        self.processes.insert(id, process);
-        self.at(at, Item::Connect(id));
-        id
-    }
-
     pub fn kill(&mut self, id: WorkerId, at: u64) {
         self.at(at, Item::Kill(id));
     }
@@ -379,7 +329,7 @@ impl World {
                 }
             }
             Item::Say(id, message) => self.up(id, *message),
-            Item::Sent(id, sent) => self.sent(id, *sent),
+            Item::Sent(id, sent) => self.sent(id, sent),
             Item::Garbage(id) => self.sent(id, Sent::Garbage),
             Item::Crash => self.die_coordinator(),
             Item::Boot => self.boot(),
@@ -403,12 +353,12 @@ impl World {
     /// Sends a message of a process to the core, if it is connected.
     fn up(&mut self, id: WorkerId, message: ToCoordinator) {
         let Some(mutant) = self.mutants.get_mut(&id) else {
-            return self.sent(id, Sent::Message(message));
+            return self.sent(id, Sent::Message(Box::new(message)));
         };
         for (later, sent) in mutant.send(message) {
             match later {
                 0 => self.sent(id, sent),
-                _ => self.at(self.now + later, Item::Sent(id, Box::new(sent))),
+                _ => self.at(self.now + later, Item::Sent(id, sent)),
             }
         }
     }
@@ -418,7 +368,10 @@ impl World {
             return;
         };
         let event = match sent {
-            Sent::Message(message) => CoreEvent::Message { session, message },
+            Sent::Message(message) => CoreEvent::Message {
+                session,
+                message: *message,
+            },
             Sent::Garbage => CoreEvent::Broken {
                 session,
                 reason: "bytes that are no message".to_string(),

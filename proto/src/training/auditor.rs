@@ -47,9 +47,9 @@ pub struct Reveal {
     /// [`enrolment_digest`] of the signed enrolment.
     pub enrolment: Digest,
     /// [`reveal_digest`] of the auditor's reveal before, about this job to this coordinator, also
-    /// under an earlier enrolment. So a reveal that is left out of a ledger leaves a gap: whoever has
-    /// seen a secret cannot have it committed to anew, and an auditor that was shown two histories
-    /// has opened a secret to one of them that the other one lacks.
+    /// under an earlier enrolment. So a reveal that is left out of a ledger leaves a gap: whoever
+    /// has seen a secret cannot have it committed to anew, and an auditor that was shown two
+    /// histories has opened a secret to one of them that the other one lacks.
     pub previous: Option<Digest>,
     pub attempt: u32,
     /// Digest of the entry that committed the attempt: the secret draws from no other claims.

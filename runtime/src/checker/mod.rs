@@ -171,7 +171,11 @@ async fn serve(
                     });
                     true
                 }
-                Some(message @ (ToWorker::Enrol(_) | ToWorker::Reveal { .. } | ToWorker::Forget { .. })) => {
+                Some(
+                    message @ (ToWorker::Enrol(_)
+                    | ToWorker::Reveal { .. }
+                    | ToWorker::Forget { .. }),
+                ) => {
                     let answer = secrets.answer(key, session.coordinator(), message);
                     say(session, answer).await
                 }

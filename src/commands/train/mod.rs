@@ -116,15 +116,7 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
         ),
         state.as_deref(),
     )?;
-    let auditor = match args.audit {
-        Some(rate) => {
-            let dir = OwnAuditor::folder(output_dir.state_dir().join("auditor"));
-            let key = OwnAuditor::key(&dir)?;
-            options.auditors = vec![NamedAuditor { key, rate }];
-            Some((key, dir))
-        }
-        None => None,
-    };
+    let auditor = name_auditor(args.audit, &output_dir, &mut options)?;
     let run = Run {
         id,
         job: &job,
@@ -140,6 +132,21 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     };
     run.to_the_end(&args, options, &mut output_dir, &mut signals)
         .await
+}
+
+/// Names the auditor that was asked for, with this rate. Gives its key and its folder.
+fn name_auditor(
+    rate: Option<u64>,
+    output_dir: &OutputDir,
+    options: &mut RunOptions,
+) -> anyhow::Result<Option<(PublicKey, PathBuf)>> {
+    let Some(rate) = rate else {
+        return Ok(None);
+    };
+    let dir = OwnAuditor::folder(output_dir.state_dir().join("auditor"));
+    let key = OwnAuditor::key(&dir)?;
+    options.auditors = vec![NamedAuditor { key, rate }];
+    Ok(Some((key, dir)))
 }
 
 /// `--dry-run`: reads model and data, and says what would be done.
@@ -228,7 +235,7 @@ impl Run<'_> {
         signals: &mut EndSignals,
     ) -> anyhow::Result<()> {
         if let Some(url) = &args.coordinator {
-            let _auditor = self.start_auditor(url, &[])?;
+            let _auditor = self.start_auditor(url, None)?;
             tokio::select! {
                 done = self.work(url, options, output_dir) => done?,
                 signal = signals.next() => return Err(match output_dir.is_settled() {
@@ -250,8 +257,7 @@ impl Run<'_> {
             signal = signals.next() => return Err(stop::early(signal)),
         }
         let url = pool.url();
-        let store = LocalPool::store(pool.dir());
-        let _auditor = self.start_auditor(&url, &[format!("--blobs={}", store.display())])?;
+        let _auditor = self.start_auditor(&url, Some(&pool))?;
         let obstacle = self.lacks_checkers(pool.troubles(), options.min_checkers);
         let work = self.work(&url, options, output_dir);
         let done = tokio::select! {
@@ -293,14 +299,20 @@ impl Run<'_> {
     }
 
     /// Starts the auditor that was asked for. It works until it is dropped.
-    fn start_auditor(&self, url: &str, more: &[String]) -> anyhow::Result<Option<OwnAuditor>> {
+    fn start_auditor(
+        &self,
+        url: &str,
+        pool: Option<&LocalPool>,
+    ) -> anyhow::Result<Option<OwnAuditor>> {
         let Some((key, dir)) = &self.auditor else {
             return Ok(None);
         };
         if !self.output.is_json() {
             eprintln!("auditor {key}, on this machine, draws by secrets of its own");
         }
-        OwnAuditor::start(url, dir, more).map(Some)
+        let store = pool.map(|pool| LocalPool::store(pool.dir()));
+        let blobs = store.map(|store| format!("--blobs={}", store.display()));
+        OwnAuditor::start(url, dir, blobs.as_slice()).map(Some)
     }
 
     fn stopped(&self, signal: &'static str, saved: Option<u32>) -> anyhow::Error {

@@ -39,8 +39,8 @@ pub fn detached(signal: &'static str, url: &str, job: JobId, has_auditor: bool) 
         false => "",
     };
     let words = format!(
-        "the job goes on{unaudited}; watch it with `concord jobs --coordinator {url} watch {job}`, and fetch \
-         its result with the same command"
+        "the job goes on{unaudited}; watch it with `concord jobs --coordinator {url} watch {job}`, \
+         and fetch its result with the same command"
     );
     StoppedBySignal::new(signal, words).into()
 }

@@ -241,19 +241,7 @@ fn text(proof: &Proof, shares: &BTreeMap<WorkerId, WorkerShare>) -> String {
         };
         lines.push(format!("checker     {}{named}", checker.short()));
     }
-    lines.extend(report.auditors.iter().map(|own| {
-        let named = match proof.pinned.contains(&own.auditor) {
-            true => ", that you named",
-            false => "",
-        };
-        format!(
-            "auditor     {}{named}: drew {} pieces by its own secrets, {} agreed, {} unsettled",
-            own.auditor.short(),
-            own.drawn,
-            own.agreed,
-            counted(own.unsettled.into(), "attempt")
-        )
-    }));
+    lines.extend(report.auditors.iter().map(|own| auditor_line(proof, own)));
     lines.push(format!(
         "audits      {} of {} pieces drawn, {} agreed, {} could not be re-run",
         report.audits_drawn, report.leaves, report.audits_agreed, report.audits_inconclusive
@@ -278,6 +266,21 @@ fn text(proof: &Proof, shares: &BTreeMap<WorkerId, WorkerShare>) -> String {
     lines.extend(proof.shown().into_iter().map(of("shown")));
     lines.extend(proof.not_shown().into_iter().map(of("not shown")));
     lines.join("\n")
+}
+
+/// What an auditor has done.
+fn auditor_line(proof: &Proof, own: &AuditorReport) -> String {
+    let named = match proof.pinned.contains(&own.auditor) {
+        true => ", that you named",
+        false => "",
+    };
+    format!(
+        "auditor     {}{named}: drew {} pieces by its own secrets, {} agreed, {} unsettled",
+        own.auditor.short(),
+        own.drawn,
+        own.agreed,
+        counted(own.unsettled.into(), "attempt")
+    )
 }
 
 /// What an auditor shows, if it is honest.

@@ -1,0 +1,54 @@
+//! Who is in the pool.
+
+use super::*;
+
+impl World {
+    pub fn join_worker(&mut self, number: u8, at: u64, lie: Option<Lie>) -> WorkerId {
+        self.join_fast_worker(number, at, lie, 1_000_000_000)
+    }
+
+    pub fn join_fast_worker(
+        &mut self,
+        number: u8,
+        at: u64,
+        lie: Option<Lie>,
+        speed: u64,
+    ) -> WorkerId {
+        let worker = Worker::new(key(number), lie);
+        self.join(number, at, Body::Worker(Box::new(worker)), speed)
+    }
+
+    /// A new process, with the key of that number.
+    pub fn join_late(&mut self, number: u8, at: u64, speed: u64) {
+        self.at(at, Item::Join(number, speed));
+    }
+
+    pub fn join_checker(&mut self, number: u8, at: u64, checker: Checker) -> WorkerId {
+        self.join(number, at, Body::Checker(checker, Box::new(key(number))), 1)
+    }
+
+    /// An auditor, which the job names with this rate.
+    pub fn join_auditor(&mut self, number: u8, at: u64, manner: Manner, rate: u64) -> WorkerId {
+        let own = key(number);
+        let named = NamedAuditor {
+            key: own.public(),
+            rate,
+        };
+        self.new.submission.options.auditors.push(named);
+        let auditor = Auditor::new(own, key(255).public(), manner);
+        self.join(number, at, Body::Auditor(Box::new(auditor)), 1)
+    }
+
+    fn join(&mut self, number: u8, at: u64, body: Body, speed: u64) -> WorkerId {
+        let id = key(number).public();
+        let session = None;
+        let process = Process {
+            body,
+            session,
+            speed,
+        };
+        self.processes.insert(id, process);
+        self.at(at, Item::Connect(id));
+        id
+    }
+}
