@@ -250,3 +250,43 @@ fn what_is_left_out_of_a_ledger_is_refuted_or_counts_as_unsettled() {
     let shown = bundle::verify(&swapped).map(|report| report.auditors[0].unsettled);
     assert!(shown.as_ref().is_ok_and(|unsettled| *unsettled > 0) || shown.is_err());
 }
+
+/// Others wait behind a job: it does not wait for an auditor that never comes.
+#[test]
+fn a_job_fails_whose_auditor_never_comes() {
+    let mut world = pool(19, (1, 1), None);
+    let named = world.join_auditor(201, LIMIT, Manner::Honest, QUARTER);
+    world.replay_submission();
+    assert_eq!(world.run(LIMIT - SECOND), None);
+    let Some(JobEvent::Failed(why)) = world.memory.events.last() else {
+        panic!("{}", told(&world));
+    };
+    assert!(
+        why.contains(&named.short()) && why.contains("two minutes"),
+        "{why}"
+    );
+}
+
+/// An auditor whose process is lost commits to new secrets, and goes on; what it has opened before
+/// stays settled.
+#[test]
+fn an_auditor_that_is_started_again_goes_on_with_new_secrets() {
+    let expected = alone();
+    let mut again = 0;
+    for seed in 0..12 {
+        let mut world = pool(seed, (2, 1), None);
+        let auditor = world.join_auditor(201, 0, Manner::Honest, ALWAYS);
+        world.replay_submission();
+        world.restart_auditor(auditor, 500_000 + seed * 90_000);
+        let (record, auditors) = finish(&mut world, &format!("seed {seed}"));
+        assert_eq!(record, expected, "seed {seed}");
+        let own = &auditors[0];
+        assert!(own.agreed > 0, "seed {seed}: {own:?}");
+        let enrolled = |signed: &&Signed| {
+            let entry: LedgerEntry = signed.open().expect("an entry");
+            matches!(entry.event, LedgerEvent::Auditing { .. })
+        };
+        again += u32::from(world.memory.ledger.iter().filter(enrolled).count() > 1);
+    }
+    assert!(again > 4, "only {again} of 12 have committed anew");
+}

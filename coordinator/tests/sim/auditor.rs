@@ -49,6 +49,17 @@ impl Auditor {
         }
     }
 
+    /// Its process is started again: the secrets are gone. Its disk has the last reveal.
+    pub fn lose_secrets(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.last = held
+                .opened
+                .last()
+                .map(|opened| reveal_digest(&opened.2))
+                .or(self.last);
+        }
+    }
+
     pub fn told(&mut self, message: &ToWorker) -> Vec<ToCoordinator> {
         match message {
             ToWorker::Enrol(asked) => {

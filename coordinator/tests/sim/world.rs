@@ -76,6 +76,7 @@ enum Item {
     Kill(WorkerId),
     Drain(WorkerId),
     Break(WorkerId),
+    Restart(WorkerId),
     Say(WorkerId, Box<ToCoordinator>),
     /// As a mutant sends it.
     Sent(WorkerId, Sent),
@@ -328,6 +329,7 @@ impl World {
                     self.hang_up(id, session);
                 }
             }
+            Item::Restart(id) => self.restart(id),
             Item::Say(id, message) => self.up(id, *message),
             Item::Sent(id, sent) => self.sent(id, sent),
             Item::Garbage(id) => self.sent(id, Sent::Garbage),

@@ -1,6 +1,7 @@
 //! `concord train`: from a job file to a tuned model and its proof.
 
 mod args;
+mod auditor;
 mod checkpoints;
 mod completed;
 mod dry_run;
@@ -15,17 +16,16 @@ mod room;
 mod stop;
 mod watch;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use concord_models::export;
 use concord_proto::client::{
-    ClientRequest, ClientResponse, JobState, JobSummary, NamedAuditor, RunOptions, Submission,
+    ClientRequest, ClientResponse, JobState, JobSummary, RunOptions, Submission,
 };
 use concord_proto::session::Role;
-use concord_proto::{AdapterSpec, JobId, JobSpec, PublicKey};
+use concord_proto::{AdapterSpec, JobId, JobSpec};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -36,8 +36,9 @@ use crate::support::job_data;
 use crate::support::job_file::{GivenJob, JobFile, explain};
 use crate::support::kept_states;
 use crate::support::output::{Output, counted};
-use crate::support::pool::{LocalPool, OwnAuditor, Troubles};
+use crate::support::pool::{LocalPool, Troubles};
 use crate::support::signals::EndSignals;
+use auditor::NamedByUs;
 use checkpoints::Saver;
 use output_dir::log::StepLog;
 use output_dir::{AboutJob, OutputDir, OutputStanding, REPLACED_DIR, apart};
@@ -97,10 +98,7 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
         apart_from_steps: apart_from_steps(&ingested.spec),
         settings: with_ranks(explain::settings(&given), &ingested.spec.adapter),
     });
-    options.checkpoint_every = ingested.steps.save;
-    options.checkpoints_kept = checkpoints::most_kept(&job, &ingested.steps);
-    options.replay_every =
-        kept_states::every(args.replay_steps.or(job.replay_steps), &ingested.spec);
+    keep_states(&mut options, &args, &job, &ingested);
     match output_dir.hold(id, &options.name, job.adapter)? {
         OutputStanding::Done(told) => return result::tell_again(&output_dir, &told, output),
         OutputStanding::ToDo => {}
@@ -116,7 +114,7 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
         ),
         state.as_deref(),
     )?;
-    let auditor = name_auditor(args.audit, &output_dir, &mut options)?;
+    let auditor = NamedByUs::of(args.audit, &output_dir, &mut options)?;
     let run = Run {
         id,
         job: &job,
@@ -134,19 +132,12 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
         .await
 }
 
-/// Names the auditor that was asked for, with this rate. Gives its key and its folder.
-fn name_auditor(
-    rate: Option<u64>,
-    output_dir: &OutputDir,
-    options: &mut RunOptions,
-) -> anyhow::Result<Option<(PublicKey, PathBuf)>> {
-    let Some(rate) = rate else {
-        return Ok(None);
-    };
-    let dir = OwnAuditor::folder(output_dir.state_dir().join("auditor"));
-    let key = OwnAuditor::key(&dir)?;
-    options.auditors = vec![NamedAuditor { key, rate }];
-    Ok(Some((key, dir)))
+/// Which states the store is to keep.
+fn keep_states(options: &mut RunOptions, args: &TrainArgs, job: &JobFile, ingested: &Ingested) {
+    options.checkpoint_every = ingested.steps.save;
+    options.checkpoints_kept = checkpoints::most_kept(job, &ingested.steps);
+    options.replay_every =
+        kept_states::every(args.replay_steps.or(job.replay_steps), &ingested.spec);
 }
 
 /// `--dry-run`: reads model and data, and says what would be done.
@@ -219,8 +210,8 @@ struct Run<'a> {
     output: &'a Output,
     /// Whether the pool was started by this command.
     is_local: bool,
-    /// The key and the folder of the auditor of this command.
-    auditor: Option<(PublicKey, PathBuf)>,
+    /// The auditor of this command.
+    auditor: NamedByUs,
     /// The states that are kept for replay.
     replay: ReplayStates,
     seen: JobSeen,
@@ -235,11 +226,11 @@ impl Run<'_> {
         signals: &mut EndSignals,
     ) -> anyhow::Result<()> {
         if let Some(url) = &args.coordinator {
-            let _auditor = self.start_auditor(url, None)?;
+            let _auditor = self.auditor.start(self.output, url, None)?;
             tokio::select! {
                 done = self.work(url, options, output_dir) => done?,
                 signal = signals.next() => return Err(match output_dir.is_settled() {
-                    true => stop::detached(signal, url, self.id, self.auditor.is_some()),
+                    true => stop::detached(signal, url, self.id, self.auditor.key().is_some()),
                     false => stop::early(signal),
                 }),
             }
@@ -257,7 +248,7 @@ impl Run<'_> {
             signal = signals.next() => return Err(stop::early(signal)),
         }
         let url = pool.url();
-        let _auditor = self.start_auditor(&url, Some(&pool))?;
+        let _auditor = self.auditor.start(self.output, &url, Some(&pool))?;
         let obstacle = self.lacks_checkers(pool.troubles(), options.min_checkers);
         let work = self.work(&url, options, output_dir);
         let done = tokio::select! {
@@ -296,23 +287,6 @@ impl Run<'_> {
                 Err(self.stopped(signal, saved))
             }
         }
-    }
-
-    /// Starts the auditor that was asked for. It works until it is dropped.
-    fn start_auditor(
-        &self,
-        url: &str,
-        pool: Option<&LocalPool>,
-    ) -> anyhow::Result<Option<OwnAuditor>> {
-        let Some((key, dir)) = &self.auditor else {
-            return Ok(None);
-        };
-        if !self.output.is_json() {
-            eprintln!("auditor {key}, on this machine, draws by secrets of its own");
-        }
-        let store = pool.map(|pool| LocalPool::store(pool.dir()));
-        let blobs = store.map(|store| format!("--blobs={}", store.display()));
-        OwnAuditor::start(url, dir, blobs.as_slice()).map(Some)
     }
 
     fn stopped(&self, signal: &'static str, saved: Option<u32>) -> anyhow::Error {
@@ -392,7 +366,7 @@ impl Run<'_> {
             "inconclusive": done.inconclusive, "output_dir": self.job.output_dir,
             "bundle": bundle,
         });
-        if let Some((key, _)) = &self.auditor {
+        if let Some(key) = self.auditor.key() {
             object["auditor"] = json!(key.to_string());
         }
         if let Some(evaluated) = done.evaluated {

@@ -40,7 +40,7 @@ impl TrainingJob {
         if self.attempt.is_none() && is_ready {
             self.boundary(context);
         }
-        if self.planning.active().is_none() {
+        if !self.is_over() && self.planning.active().is_none() {
             self.recover(context);
         }
     }

@@ -39,6 +39,20 @@ impl World {
         self.join(number, at, Body::Auditor(Box::new(auditor)), 1)
     }
 
+    /// The process of an auditor is lost, and another one with its key and its disk takes its
+    /// place.
+    pub fn restart_auditor(&mut self, id: WorkerId, at: u64) {
+        self.at(at, Item::Restart(id));
+    }
+
+    pub(super) fn restart(&mut self, id: WorkerId) {
+        let process = self.processes.get_mut(&id);
+        if let Some(Body::Auditor(auditor)) = process.map(|process| &mut process.body) {
+            auditor.lose_secrets();
+        }
+        self.happen(Item::Break(id));
+    }
+
     fn join(&mut self, number: u8, at: u64, body: Body, speed: u64) -> WorkerId {
         let id = key(number).public();
         let session = None;
