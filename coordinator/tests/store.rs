@@ -196,6 +196,37 @@ fn a_store_in_use_or_of_another_release_is_refused() {
     assert!(matches!(refused, StoreError::Database { .. }), "{refused}");
 }
 
+/// Jobs of a release whose ledgers name no attempts are not read; a store without any is taken over.
+#[test]
+fn a_store_with_jobs_from_before_attempts_is_refused_by_its_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("coordinator.db");
+    let make_old = || {
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[60..64].copy_from_slice(&3u32.to_be_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+    };
+    let (runtime, store, _) = open(folder.path());
+    runtime.block_on(store.close()).unwrap();
+    make_old();
+    let (runtime, store, _) = open(folder.path());
+    let new = job(3, (1, 1), false);
+    let order = Change::Job {
+        job: new.submission.spec.id(),
+        number: 0,
+        submission: Box::new(new.submission),
+        submitters: Vec::new(),
+    };
+    runtime.block_on(store.persist(&[order])).unwrap();
+    runtime.block_on(store.close()).unwrap();
+    make_old();
+    let refused = runtime.block_on(Store::open(folder.path())).err().unwrap();
+    assert!(
+        refused.to_string().contains("schema version 3"),
+        "{refused}"
+    );
+}
+
 #[test]
 fn receipts_are_found_by_whole_names_only() {
     let folder = tempfile::tempdir().unwrap();

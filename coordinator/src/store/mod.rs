@@ -21,11 +21,16 @@ pub use error::StoreError;
 
 /// For each version, the SQL that makes it of the version before; the first is made of an empty
 /// store.
-const STEPS: [(&str, &str); 3] = [
+const STEPS: [(&str, &str); 4] = [
     (include_str!("schema.sql"), "PRAGMA user_version = 1"),
     (include_str!("receipts.sql"), "PRAGMA user_version = 2"),
     (include_str!("submitters.sql"), "PRAGMA user_version = 3"),
+    (include_str!("attempts.sql"), "PRAGMA user_version = 4"),
 ];
+
+/// Stores before this version have ledgers that name no attempts: with jobs in them they are not
+/// read.
+const NAMES_ATTEMPTS: i64 = 4;
 
 /// The secrets of a coordinator.
 #[derive(Clone, Copy)]
@@ -94,6 +99,14 @@ impl Store {
         closed.map_err(|why| StoreError::of(&self.path, why))
     }
 
+    fn of_other_release(&self, found: i64) -> StoreError {
+        StoreError::Schema {
+            path: self.path.clone(),
+            found: u32::try_from(found).unwrap_or(u32::MAX),
+            ours: STEPS.len() as u32,
+        }
+    }
+
     async fn migrate(&self) -> Result<()> {
         let mut connection = self.connection.lock().await;
         let failed = |why| StoreError::of(&self.path, why);
@@ -104,12 +117,18 @@ impl Store {
             .get(0);
         let done = usize::try_from(found).ok();
         let Some(missing) = done.and_then(|done| STEPS.get(done..)) else {
-            return Err(StoreError::Schema {
-                path: self.path.clone(),
-                found: u32::try_from(found).unwrap_or(u32::MAX),
-                ours: STEPS.len() as u32,
-            });
+            return Err(self.of_other_release(found));
         };
+        if (1..NAMES_ATTEMPTS).contains(&found) {
+            let jobs: i64 = sqlx::query("SELECT count(*) FROM jobs")
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(failed)?
+                .get(0);
+            if jobs > 0 {
+                return Err(self.of_other_release(found));
+            }
+        }
         for (step, version) in missing {
             let mut transaction = connection.begin().await.map_err(failed)?;
             for sql in [step, version] {
