@@ -196,7 +196,8 @@ fn a_store_in_use_or_of_another_release_is_refused() {
     assert!(matches!(refused, StoreError::Database { .. }), "{refused}");
 }
 
-/// Jobs of a release whose ledgers name no attempts are not read; a store without any is taken over.
+/// Jobs of a release whose ledgers name no attempts are not read; a store without any is taken
+/// over.
 #[test]
 fn a_store_with_jobs_from_before_attempts_is_refused_by_its_version() {
     let folder = tempfile::tempdir().unwrap();
