@@ -47,8 +47,8 @@ fn a_job_that_stores_every_state_keeps_a_few_of_them() {
     let mut new = job(50, (2, 1), false);
     let options = &mut new.submission.options;
     options.checkpoint_every = 1;
-    options.audit_rate_new = ALWAYS / 4;
-    options.min_checkers = 1;
+    options.audit_rate = ALWAYS / 4;
+    options.checkers = 1;
     let state = blobs_of(&new.initial).len() as u64;
     let mut world = World::new(9, new);
     world.join_worker(1, 0, None);

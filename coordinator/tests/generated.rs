@@ -53,9 +53,8 @@ fn pool(seed: u64) -> (World, WorkerId, bool) {
     let seats = u64::from(plan.0 * plan.1);
     let is_tied = dice.chance(4);
     let mut new = job(STEPS, plan, is_tied);
-    new.submission.options.audit_rate_new = ALWAYS;
-    new.submission.options.audit_rate_min = ALWAYS;
-    new.submission.options.min_checkers = CHECKERS.len() as u32;
+    new.submission.options.audit_rate = ALWAYS;
+    new.submission.options.checkers = CHECKERS.len() as u32;
     let mut world = World::new(seed, new);
     world.config.referee = true;
     world.config.stall_us = 10 * SECOND;

@@ -44,9 +44,8 @@ fn convictions(world: &World) -> Vec<(WorkerId, Offence)> {
 /// A pool of `plan` workers of which number `liar` lies, with two spares and two checkers.
 fn pool(seed: u64, plan: (u32, u32), liar: u8, lie: Lie) -> World {
     let mut new = job(STEPS, plan, false);
-    new.submission.options.audit_rate_new = ALWAYS;
-    new.submission.options.audit_rate_min = ALWAYS;
-    new.submission.options.min_checkers = 2;
+    new.submission.options.audit_rate = ALWAYS;
+    new.submission.options.checkers = 2;
     let mut world = World::new(seed, new);
     for number in 1..=(plan.0 * plan.1) as u8 {
         let lie = (number == liar).then_some(lie);
@@ -186,10 +185,9 @@ fn checkers_are_checked() {
     for seed in 0..20 {
         let mut new = job(STEPS, (2, 1), false);
         let options = &mut new.submission.options;
-        options.audit_rate_new = ALWAYS / 2;
-        options.audit_rate_min = ALWAYS / 2;
-        options.canary_rate = ALWAYS / 8;
-        options.min_checkers = 3;
+        options.audit_rate = ALWAYS / 2;
+        options.recheck_rate = ALWAYS / 8;
+        options.checkers = 3;
         let mut world = World::new(seed, new);
         let lie = Lie {
             kind: Kind::WrongBackward,
@@ -264,7 +262,7 @@ fn of_two_norms_of_one_tensor_the_false_one_is_found() {
             let lie = Lie { kind, from_step: 2 };
             // Without a draw: the dispute alone finds it.
             let mut new = job(STEPS, (1, 2), false);
-            new.submission.options.min_checkers = 2;
+            new.submission.options.checkers = 2;
             let mut world = World::new(7, new);
             for number in 1..=2 {
                 world.join_worker(number, 0, (number == liar).then_some(lie));

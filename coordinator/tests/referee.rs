@@ -53,9 +53,8 @@ fn entries(world: &World) -> Vec<LedgerEvent> {
 /// A job of which every leaf is audited, by so many checkers at least.
 fn audited(seed: u64, plan: (u32, u32), checkers: u32) -> World {
     let mut new = job(STEPS, plan, false);
-    new.submission.options.audit_rate_new = ALWAYS;
-    new.submission.options.audit_rate_min = ALWAYS;
-    new.submission.options.min_checkers = checkers;
+    new.submission.options.audit_rate = ALWAYS;
+    new.submission.options.checkers = checkers;
     World::new(seed, new)
 }
 
@@ -108,7 +107,7 @@ fn an_accuser_alone_is_convicted_at_its_first_word() {
     assert_eq!(convictions(&world), [(accuser, Offence::FalseVerdict)]);
     assert_eq!(world.refereed.len(), 1, "{}", told(&world));
     // Nobody else is there to re-run the leaves: the referee is no checker.
-    assert!(report.is_unaudited());
+    assert_eq!(report.audits_agreed, 0);
 }
 
 #[test]
@@ -348,24 +347,44 @@ fn a_job_goes_on_while_the_referee_computes() {
     assert!(before.iter().any(waits), "{}", told(&world));
 }
 
-/// A checker that says what it knows to be claimed, and answers no canary: its answers count for
-/// nothing.
+/// A checker that says of every leaf that it is right without looking has no trace to show: the
+/// first of its verdicts is checked, and whatever it passed, it is convicted.
 #[test]
-fn an_unanswered_canary_accepts_nothing() {
-    let mut new = job(STEPS, (1, 1), false);
-    let options = &mut new.submission.options;
-    options.audit_rate_new = ALWAYS;
-    options.audit_rate_min = ALWAYS;
-    options.canary_rate = ALWAYS;
-    options.min_checkers = 1;
-    let mut world = World::new(4, new);
-    let lie = Lie {
-        kind: Kind::WrongForward,
-        from_step: 2,
-    };
-    world.join_worker(1, 0, Some(lie));
-    world.join_checker(201, 0, Checker::Evasive);
-    let (_, report) = finish(&mut world, "an evasive checker");
-    assert_eq!(report.audits_agreed, 0, "{}", told(&world));
-    assert!(report.is_unaudited());
+fn a_verdict_without_a_trace_convicts_its_checker() {
+    let expected = alone();
+    for lies in [false, true] {
+        let mut world = audited(4, (1, 1), 1);
+        world.new.submission.options.recheck_rate = 1;
+        let lie = Lie {
+            kind: Kind::WrongForward,
+            from_step: 0,
+        };
+        let liar = world.join_worker(1, 0, lies.then_some(lie));
+        world.join_fast_worker(101, 0, None, 1_000);
+        let lazy = world.join_checker(201, 0, Checker::Lazy);
+        world.replay_submission();
+        let (record, report) = finish(&mut world, "a lazy checker");
+        let mut due = vec![(lazy, Offence::FalseVerdict)];
+        due.extend(lies.then_some((liar, Offence::WrongResult)));
+        due.sort_by_key(|(id, _)| *id);
+        assert_eq!(convictions(&world), due, "{}", told(&world));
+        assert_eq!(report.convictions_on_rerun, due.len() as u32);
+        assert!(report.auditors.is_empty(), "{:?}", report.auditors);
+        assert!(lies || record == expected, "{}", told(&world));
+    }
+}
+
+/// An honest checker whose every verdict is checked is convicted of nothing.
+#[test]
+fn the_trace_of_an_honest_checker_is_that_of_a_re_run() {
+    let mut world = audited(6, (2, 1), 1);
+    world.new.submission.options.recheck_rate = ALWAYS;
+    world.join_worker(1, 0, None);
+    world.join_worker(2, 0, None);
+    world.join_checker(201, 0, Checker::Honest);
+    world.replay_submission();
+    let (_, report) = finish(&mut world, "an honest checker");
+    assert_eq!(convictions(&world), []);
+    assert_eq!(world.refereed.len() as u64, report.audits_agreed);
+    assert_eq!(report.auditors[0].unsettled, 0);
 }

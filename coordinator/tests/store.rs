@@ -15,8 +15,8 @@ use tokio::runtime::Runtime;
 fn eventful() -> World {
     let mut new = job(7, (2, 1), false);
     let options = &mut new.submission.options;
-    options.audit_rate_new = ALWAYS / 2;
-    options.canary_rate = ALWAYS;
+    options.audit_rate = ALWAYS / 2;
+    options.recheck_rate = ALWAYS;
     let mut world = World::new(4, new);
     let first = world.join_worker(1, 0, None);
     world.join_worker(2, 0, None);

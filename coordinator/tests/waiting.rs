@@ -7,6 +7,7 @@ use concord_coordinator::core::{NewJob, Question, SessionId};
 use concord_proto::client::{ClientResponse, JobEvent};
 use concord_proto::session::{Role, ToCoordinator};
 use concord_proto::{JobId, WorkerId};
+use concord_verify::training::bundle;
 use sim::bare::Bare;
 use sim::job::{ALWAYS, job};
 use sim::world::{Checker, MS, SECOND, World, key};
@@ -77,7 +78,7 @@ fn a_job_that_is_submitted_again_pushes_none_out() {
 fn the_reason_is_told_anew_when_it_changes_and_not_too_often() {
     let mut pool = Bare::new();
     let mut new = job(3, (2, 1), false);
-    new.submission.options.min_checkers = 1;
+    new.submission.options.checkers = 1;
     let id = pool.submit(new);
     let first = pool.worker(1);
     pool.pass(2 * SECOND, &[first]);
@@ -321,21 +322,18 @@ fn an_endless_reason_is_cut() {
     );
 }
 
-/// Steps are audited by one checker, which dies.
-fn audited(checkers: u8) -> World {
+/// Steps are audited by one of so many checkers; one of them dies.
+fn audited(checkers: u8, dies: u8) -> World {
     let mut new = job(12, (1, 1), false);
     let options = &mut new.submission.options;
-    options.audit_rate_new = ALWAYS;
-    options.audit_rate_min = ALWAYS;
-    options.min_checkers = u32::from(checkers);
+    options.audit_rate = ALWAYS;
+    options.checkers = 1;
     let mut world = World::new(8, new);
     world.join_worker(1, 0, None);
-    let mut first = None;
     for number in 0..checkers {
-        let id = world.join_checker(200 + number, 0, Checker::Honest);
-        first.get_or_insert(id);
+        world.join_checker(200 + number, 0, Checker::Honest);
     }
-    world.kill(first.expect("a checker"), SECOND / 5);
+    world.kill(key(200 + dies).public(), SECOND / 2);
     world
 }
 
@@ -350,32 +348,38 @@ fn said(world: &World) -> Vec<&str> {
 
 #[test]
 fn a_checker_that_is_gone_is_missed_by_name_of_its_role() {
-    let mut world = audited(1);
+    let mut world = audited(1, 0);
     assert!(
         world.run(120 * SECOND).is_some(),
         "{:?}",
         world.memory.events
     );
     let said = said(&world);
-    for words in ["none is left", "not audited yet", "concord checker"] {
+    for words in [
+        "0 of 1 are left",
+        "the job goes on without",
+        "concord checker",
+    ] {
         assert!(has(&said, words), "{said:?}");
     }
     assert!(said.len() < 12, "{said:?}");
 }
 
 #[test]
-fn another_checker_takes_over_at_once() {
-    let mut world = audited(2);
-    assert!(
-        world.run(30 * SECOND).is_some(),
-        "{:?}",
-        world.memory.events
-    );
-    let Some(JobEvent::Completed { inconclusive, .. }) = world.memory.events.last() else {
-        panic!("{:?}", world.memory.events);
-    };
-    assert_eq!(*inconclusive, 0);
-    assert!(!has(&said(&world), "none is left"));
+fn another_checker_takes_over() {
+    let auditors = [0, 1].map(|dies| {
+        let mut world = audited(2, dies);
+        assert!(
+            world.run(60 * SECOND).is_some(),
+            "{:?}",
+            world.memory.events
+        );
+        let report = bundle::verify(&world.memory.bundle(&world.new)).unwrap();
+        assert!(report.auditors.iter().all(|own| own.agreed > 0));
+        report.auditors.len()
+    });
+    // Only one of the two audited the job when it died.
+    assert_eq!(auditors.iter().sum::<usize>(), 3, "{auditors:?}");
 }
 
 /// A checker is no worker: without one the words say which is missing.

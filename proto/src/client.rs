@@ -64,8 +64,9 @@ pub struct RunOptions {
     pub plan: PlanChoice,
     /// Wait for this many workers before the first plan.
     pub min_workers: u32,
-    /// Wait for this many checkers before the first step.
-    pub min_checkers: u32,
+    /// How many checkers of the pool audit the job, each by secrets of its own; the first step
+    /// waits until so many have committed to theirs. With 0 one does, where one is there.
+    pub checkers: u32,
     /// Steps between two checkpoints in the store.
     pub checkpoint_every: u32,
     /// How many of the newest checkpoints stay in the store until the client says that it has them
@@ -74,17 +75,15 @@ pub struct RunOptions {
     /// Updates between two states that stay in the store for replay, until the job is done and the
     /// client says that it has them; 0 where none do.
     pub replay_every: u32,
-    /// Lowest audit rate, `p * 2^32`.
-    pub audit_rate_min: u64,
-    /// Audit rate of a worker without history, `p * 2^32`.
-    pub audit_rate_new: u64,
-    /// Rate of canaries among the audits, `p * 2^32`.
-    pub canary_rate: u64,
+    /// The probability with which each of these checkers draws a leaf, `p * 2^32`.
+    pub audit_rate: u64,
+    /// The probability with which an agreeing verdict of one is checked by the coordinator's own
+    /// re-run, `p * 2^32`. The first one of each checker is, unless this is 0.
+    pub recheck_rate: u64,
     /// Whether layers are computed again in the backward pass: of each, what enters it is kept.
     pub recompute: bool,
-    /// Who audits the job by secrets of its own: at most
-    /// [`AUDITORS_MAX`](crate::limits::AUDITORS_MAX), each once. The job waits for all of them
-    /// before its first step.
+    /// Who audits the job besides: at most [`AUDITORS_MAX`](crate::limits::AUDITORS_MAX), each
+    /// once. The job waits for all of them before its first step.
     pub auditors: Vec<NamedAuditor>,
 }
 
@@ -200,8 +199,6 @@ pub struct MemberStatus {
     pub doing: String,
     /// Audits passed; of a checker, verdicts that were accepted.
     pub audits_passed: u64,
-    /// Present audit rate, `p * 2^32`.
-    pub audit_rate: u64,
 }
 
 /// Who is in the pool, and what they work on.

@@ -48,12 +48,11 @@ pub use training::{
     MicrobatchLoss, ModelPlace, MomentFormat, Optimizer, Order, Origin, OtherUpdate, Patience,
     Plan, Port, PortKind, PrecisionSpec, RateSchedule, Regularization, Replica, ScheduleKind,
     SignedHalf, Slot, StepRecord, StepWork, TensorNorm, TensorState, TrainedTensor, UpdateRule,
-    UpdateSize, auditor, draw, first_half_digest, held_out, leaf_root, ledger, microbatch_digest,
-    tree,
+    UpdateSize, auditor, first_half_digest, held_out, leaf_root, ledger, microbatch_digest, tree,
 };
 
 /// Version of the arithmetic contract (NUMERICS.md). It changes when any output bit may change.
 pub const ARITHMETIC_VERSION: u32 = 1;
 
 /// Version of the messages between processes. Both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 11;
+pub const PROTOCOL_VERSION: u32 = 12;

@@ -43,6 +43,9 @@ pub fn is_unprintable(letter: char) -> bool {
 /// The most auditors that a job may name.
 pub const AUDITORS_MAX: usize = 16;
 
+/// The most checkers of the pool that audit a job at once.
+pub const CHECKERS_MAX: usize = 16;
+
 /// Whether a peer may name its device so: of at most [`NAME_BYTES_MAX`] bytes, all printable.
 pub fn is_name(text: &str) -> bool {
     text.len() <= NAME_BYTES_MAX && !text.contains(is_unprintable)

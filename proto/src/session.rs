@@ -14,7 +14,8 @@ use crate::training::{
 pub enum Role {
     /// Holds stages.
     Worker,
-    /// Re-runs leaves.
+    /// Re-runs what its own secrets draw, of any job that the coordinator asks it to audit, and
+    /// judges answers.
     Checker,
     /// Re-runs what its own secrets draw, of jobs that name its key, and nothing else.
     Auditor,
@@ -197,11 +198,15 @@ pub struct AuditOrder {
     /// Blob address of the [`crate::training::JobSpec`].
     pub spec: Digest,
     pub job: JobId,
+    /// The attempt whose leaf it is.
+    pub attempt: u32,
     /// The plan's epoch.
     pub epoch: u32,
     pub step: u32,
     /// Whose leaf.
     pub worker: WorkerId,
+    /// The leaf's place among those of the worker.
+    pub index: u32,
     /// Where its inputs can be fetched.
     pub endpoint: String,
     pub leaf: Leaf,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use concord_kernels::Device;
 use concord_proto::ledger::Finding;
 use concord_proto::session::AuditOrder;
-use concord_proto::{Digest, Keypair};
+use concord_proto::{Digest, Keypair, WorkerId};
 
 use crate::blobs::{BlobOptions, Blobs};
 use crate::checker::{AuditQueue, Recomputer};
@@ -34,6 +34,8 @@ pub struct LeafRefereed {
     /// The addresses of what the leaf was computed from; see
     /// [`concord_proto::Conviction::FalseVerdict`].
     pub inputs: Vec<Vec<Digest>>,
+    /// What only who has computed the leaf knows, under the key that was asked for.
+    pub trace: Digest,
     /// Whether there is the memory for the leaf.
     pub has_room: bool,
 }
@@ -62,14 +64,22 @@ impl LeafReferee {
     }
 
     /// Computes a leaf again, of a job whose blobs the coordinator at this address has; connects
-    /// with `key`. The finding is [`Finding::Inconclusive`] where it cannot be computed.
-    pub async fn rerun(&self, coordinator: &str, key: &Keypair, order: AuditOrder) -> LeafRefereed {
+    /// with `key`. The finding is [`Finding::Inconclusive`] where it cannot be computed. The trace
+    /// is under the key `traced`.
+    pub async fn rerun(
+        &self,
+        coordinator: &str,
+        key: &Keypair,
+        order: AuditOrder,
+        traced: &WorkerId,
+    ) -> LeafRefereed {
         match self.recomputer(coordinator, key).await {
             Ok(recomputer) => {
-                let found = Arc::new(recomputer).recompute(order).await;
+                let found = Arc::new(recomputer).recompute(order, traced).await;
                 LeafRefereed {
                     finding: found.finding,
                     inputs: found.inputs,
+                    trace: found.trace,
                     has_room: found.has_room,
                 }
             }
@@ -78,6 +88,7 @@ impl LeafReferee {
                 LeafRefereed {
                     finding: Finding::Inconclusive { reason },
                     inputs: Vec::new(),
+                    trace: Digest::default(),
                     has_room: true,
                 }
             }

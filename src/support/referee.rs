@@ -9,6 +9,7 @@ use concord_coordinator::server::{OwnLink, Referee, Refereed};
 use concord_kernels::Device;
 use concord_kernels::cpu::Cpu;
 use concord_kernels::isa::Isa;
+use concord_proto::WorkerId;
 use concord_proto::session::AuditOrder;
 use concord_runtime::measure;
 use concord_runtime::referee::{LeafReferee, RefereeOptions};
@@ -70,15 +71,17 @@ impl Referee for InProcess {
         &self,
         coordinator: OwnLink,
         order: AuditOrder,
+        traced: WorkerId,
     ) -> Pin<Box<dyn Future<Output = Refereed> + Send>> {
         let referee = self.0.clone();
         Box::pin(async move {
             let found = referee
-                .rerun(&coordinator.url, &coordinator.key, order)
+                .rerun(&coordinator.url, &coordinator.key, order, &traced)
                 .await;
             Refereed {
                 finding: found.finding,
                 inputs: found.inputs,
+                trace: found.trace,
                 is_able: found.has_room,
             }
         })

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use concord_proto::client::{ClientResponse, JobState, MemberStatus, PoolStatus};
-use concord_proto::limits::{AUDITORS_MAX, NAME_BYTES_MAX};
+use concord_proto::limits::{AUDITORS_MAX, CHECKERS_MAX, NAME_BYTES_MAX};
 use concord_proto::session::Role;
 use concord_proto::{JobId, auditor};
 
@@ -112,13 +112,10 @@ impl Core {
 
     fn shown(&self, member: &PoolMember) -> MemberStatus {
         let running = self.jobs.running().and_then(|id| self.jobs.get(&id));
-        let (mut doing, audit_rate) = match (&self.mode, running) {
-            (Mode::Serves(deployed), _) => (deployed.doing(member), deployed.audit_rate()),
-            (Mode::Trains, Some(job)) => {
-                let rate = member.audit_rate(job.options(), self.config.trust_after);
-                (job.part_of(member), rate)
-            }
-            (Mode::Trains, None) => ("idle".to_string(), 0),
+        let mut doing = match (&self.mode, running) {
+            (Mode::Serves(deployed), _) => deployed.doing(member),
+            (Mode::Trains, Some(job)) => job.part_of(member),
+            (Mode::Trains, None) => "idle".to_string(),
         };
         if let Some(why) = &member.unreached {
             doing = format!("{doing}; not reached at {}: {why}", member.endpoint);
@@ -135,7 +132,6 @@ impl Core {
                 Role::Worker => member.passed,
                 Role::Checker | Role::Auditor => member.answered,
             },
-            audit_rate,
         }
     }
 }
@@ -160,6 +156,11 @@ fn refusal(new: &NewJob) -> Option<String> {
             "the initial state has {} tensors after {} steps, not {tensors} after none",
             new.initial.entries.len(),
             new.initial.step
+        ));
+    }
+    if options.checkers as usize > CHECKERS_MAX || options.audit_rate > auditor::RATE_MAX {
+        return Some(format!(
+            "its audits: at most {CHECKERS_MAX} checkers, with a rate of at most 1"
         ));
     }
     let auditors = &options.auditors;

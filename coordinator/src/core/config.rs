@@ -18,7 +18,8 @@ pub struct Config {
     /// An audit not answered for this long goes to another checker; that of a sum for this long for
     /// each of its microbatches, which may have to be computed again.
     pub audit_timeout_us: u64,
-    /// How long a drawn leaf waits for a checker to be there, where the job asked for checkers.
+    /// How long a step waits where fewer checkers are there than the job asks for, and an answer for
+    /// somebody to judge it.
     pub checker_grace_us: u64,
     /// How long a dispute waits for a third party to be there.
     pub third_party_grace_us: u64,
@@ -37,8 +38,6 @@ pub struct Config {
     /// Whether the driver re-runs leaves itself ([`super::CoreEffect::Referee`]). Without a referee
     /// nobody is convicted on what checkers say: who is outvoted is left out of the job.
     pub referee: bool,
-    /// A worker's audit rate is halved each time that it has passed this many audits.
-    pub trust_after: u64,
 }
 
 impl Default for Config {
@@ -59,7 +58,6 @@ impl Default for Config {
             audit_window: 8,
             audit_window_full: 2,
             referee: false,
-            trust_after: 64,
         }
     }
 }

@@ -76,6 +76,8 @@ pub enum CoreEvent {
         /// The addresses of what the leaf was computed from; see
         /// [`concord_proto::Conviction::FalseVerdict`].
         inputs: Vec<Vec<Digest>>,
+        /// What it knows of the leaf, under the key that it was asked for.
+        trace: Digest,
         /// Whether the referee can compute the leaf at all.
         is_able: bool,
     },
@@ -151,7 +153,11 @@ pub enum CoreEffect {
     },
     /// Re-run a leaf in this process. There is one at a time of each job, and only where
     /// [`super::Config::referee`] says that somebody can.
-    Referee(Box<AuditOrder>),
+    Referee {
+        order: Box<AuditOrder>,
+        /// Under whose key it is to say what it knows of the leaf.
+        traced: WorkerId,
+    },
     /// Find out which of these blobs the store lacks.
     CheckBlobs {
         /// For the answer.

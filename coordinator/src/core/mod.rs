@@ -27,15 +27,15 @@ use members::{Members, Rivals};
 use outbox::Outbox;
 use reported::reported;
 use serving::Deployed;
-use training::{JobQueue, TrainingJob};
+use training::{JobQueue, Refereed, TrainingJob};
 
 pub use asker::Asker;
 pub use config::Config;
 pub use event::{CallId, CoreEffect, CoreEvent, Question, SessionId};
 pub use new_job::NewJob;
 pub use persisted::{
-    Change, JobProgress, Persisted, PersistedAgreement, PersistedAudit, PersistedContradiction,
-    PersistedJob, PersistedLedger, PersistedMember,
+    Change, JobProgress, Persisted, PersistedAudit, PersistedJob, PersistedLedger, PersistedMember,
+    UnopenedAttempt,
 };
 pub use serving_event::{ServingEffect, ServingEvent, StageHolder};
 pub use time::Time;
@@ -77,8 +77,9 @@ impl Core {
     /// is random, and the same after every restart.
     pub fn restore(config: Config, key: Keypair, secret: [u8; 32], persisted: Persisted) -> Self {
         let mut members = Members::restore(persisted.members, persisted.convicted);
-        let agreed = persisted.jobs.iter().flat_map(|job| &job.ledger.agreements);
-        agreed.for_each(|agreed| members.note_answered(&agreed.checker));
+        for (checker, agreed) in persisted.jobs.iter().flat_map(|job| &job.ledger.agreed) {
+            members.note_answered(checker, *agreed);
+        }
         let back_by = Time::default().plus(config.return_grace_us);
         Self {
             config,
@@ -131,12 +132,20 @@ impl Core {
                 order,
                 finding,
                 inputs,
+                trace,
                 is_able,
             } => self.with_running(now, &mut out, |job, context| {
                 // That job may be over by now, and the numbers of another are its own.
                 if let Some(job) = job.filter(|job| job.id() == of) {
                     match is_able {
-                        true => job.on_refereed(context, order, finding, inputs),
+                        true => {
+                            let found = Refereed {
+                                finding,
+                                inputs,
+                                trace,
+                            };
+                            job.on_refereed(context, order, found);
+                        }
                         false => job.on_beyond_referee(context, order),
                     }
                 }

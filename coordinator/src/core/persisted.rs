@@ -11,7 +11,7 @@ use concord_proto::client::{JobEvent, JobState, Submission};
 use concord_proto::ledger::{Finding, LedgerEntry, LedgerEvent, Offence, Verdict, entry_digest};
 use concord_proto::manifest::StateManifest;
 use concord_proto::session::{DeviceInfo, Role};
-use concord_proto::{Digest, JobId, Leaf, Plan, Port, PublicKey, Signed, StepRecord, WorkerId};
+use concord_proto::{Digest, JobId, Leaf, Plan, PublicKey, Signed, StepRecord, WorkerId};
 use concord_verify::training::bundle::StepClaims;
 
 use super::new_job::NewJob;
@@ -27,33 +27,28 @@ pub struct JobProgress {
     pub committed: u32,
     /// Audits that agreed.
     pub agreed: u64,
-    /// Drawn leaves that could not be re-run.
+    /// Leaves that auditors have drawn and not answered for.
     pub inconclusive: u64,
     /// Workers that this job no longer uses.
     pub set_aside: Vec<WorkerId>,
 }
 
-/// A drawn leaf that is not audited yet.
+/// A leaf that an auditor has drawn and not answered for yet, or that is contested.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct PersistedAudit {
     /// Number within the job.
     pub number: u64,
+    pub attempt: u32,
     pub step: u32,
     pub epoch: u32,
     pub worker: WorkerId,
+    /// The leaf's place among those of the worker.
+    pub index: u32,
     pub leaf: Leaf,
-    /// Whether the draw chose it; else only a checker's verdict made it doubtful.
-    pub is_drawn: bool,
+    /// Whose secret has drawn it; `None` once a verdict contradicts the claim.
+    pub auditor: Option<WorkerId>,
     /// Verdicts that do not fit the claim, which are yet to be decided about.
-    pub contradictions: Vec<PersistedContradiction>,
-}
-
-/// A verdict that does not fit the claim.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct PersistedContradiction {
-    pub verdict: Signed,
-    /// The outputs that the checker was shown.
-    pub shown: Vec<Port>,
+    pub contradictions: Vec<Signed>,
 }
 
 /// One change of what is persisted.
@@ -99,7 +94,7 @@ pub enum Change {
     Checkpoint { job: JobId, state: StateManifest },
     /// The states of these steps are no longer needed, or void.
     DropCheckpoints { job: JobId, steps: Vec<u32> },
-    /// A drawn leaf is to be audited.
+    /// An auditor has drawn a leaf.
     AuditOpened { job: JobId, audit: PersistedAudit },
     /// Checkers contradict what the worker of a leaf claims, or do so no more; replaces what was
     /// persisted of the audit.
@@ -131,15 +126,6 @@ pub struct PersistedMember {
     pub passed: u64,
 }
 
-/// A drawn leaf that a checker found right.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PersistedAgreement {
-    pub checker: WorkerId,
-    pub step: u32,
-    /// Digest of the leaf.
-    pub leaf: Digest,
-}
-
 /// What matters of a ledger after a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PersistedLedger {
@@ -149,12 +135,14 @@ pub struct PersistedLedger {
     pub attempts: Vec<Digest>,
     /// Entries that committed attempts, by number of the attempt.
     pub committed: BTreeMap<u32, Digest>,
+    /// The last committed attempts of which an auditor has not opened its secret, by number.
+    pub unopened: BTreeMap<u32, UnopenedAttempt>,
     /// Digest of the last one, if there is one.
     pub last: Option<Digest>,
     /// Who is enrolled, and whether as a checker.
     pub enrolled: Vec<(WorkerId, bool)>,
-    /// Leaves that were found right.
-    pub agreements: Vec<PersistedAgreement>,
+    /// How many leaves each checker has found right.
+    pub agreed: BTreeMap<WorkerId, u64>,
     /// The first final step that each worker had a part in.
     pub first_part: BTreeMap<WorkerId, u32>,
     /// The last plan.
@@ -162,6 +150,19 @@ pub struct PersistedLedger {
     /// Auditors, as they committed to secrets last.
     pub auditors: BTreeMap<WorkerId, PersistedAuditor>,
 }
+
+/// A committed attempt whose secrets are not all open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnopenedAttempt {
+    pub step: u32,
+    /// The plan's epoch.
+    pub epoch: u32,
+    /// The signed entry.
+    pub committed: Signed,
+}
+
+/// So many of them are kept.
+const UNOPENED_MAX: usize = 64;
 
 /// What a ledger has of an auditor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,6 +176,11 @@ pub struct PersistedAuditor {
 }
 
 impl PersistedLedger {
+    /// The first step with a committed attempt that an auditor has yet to open.
+    pub fn first_unopened(&self) -> Option<u32> {
+        self.unopened.values().map(|attempt| attempt.step).min()
+    }
+
     /// Takes in the next entry.
     ///
     /// # Errors
@@ -187,17 +193,26 @@ impl PersistedLedger {
             } => self.enrolled.push((worker, checker)),
             LedgerEvent::Judged { verdict } => {
                 let found: Verdict = verdict.open().map_err(|error| error.to_string())?;
-                if found.finding == Finding::Agrees {
-                    self.agreements.push(PersistedAgreement {
-                        checker: verdict.signer,
-                        step: found.step,
-                        leaf: found.leaf,
-                    });
-                }
+                let agrees = found.finding == Finding::Agrees;
+                *self.agreed.entry(verdict.signer).or_default() += u64::from(agrees);
             }
             LedgerEvent::Planned { plan, .. } => self.plan = Some(plan),
-            LedgerEvent::Committed { attempt, step, .. } => {
+            LedgerEvent::Committed {
+                attempt,
+                step,
+                epoch,
+                ..
+            } => {
                 self.committed.insert(attempt, entry_digest(entry));
+                let unopened = UnopenedAttempt {
+                    step,
+                    epoch,
+                    committed: entry.clone(),
+                };
+                self.unopened.insert(attempt, unopened);
+                if self.unopened.len() > UNOPENED_MAX {
+                    self.unopened.pop_first();
+                }
                 for (_, worker) in self.plan.iter().flat_map(Plan::workers) {
                     self.first_part.entry(worker).or_insert(step);
                 }
@@ -216,14 +231,22 @@ impl PersistedLedger {
                     auditor.opened = Some((opened.attempt, opened.secret));
                     auditor.last = Some(reveal_digest(&reveal));
                 }
+                let has_opened = |attempt: u32| {
+                    let mut auditors = self.auditors.values();
+                    auditors.all(|one| one.opened.is_some_and(|(last, _)| last >= attempt))
+                };
+                let open = self.unopened.keys().copied().find(|&one| !has_opened(one));
+                self.unopened = match open {
+                    Some(first) => self.unopened.split_off(&first),
+                    None => BTreeMap::new(),
+                };
             }
             LedgerEvent::Voided { from_step } => {
-                self.agreements.retain(|found| found.step < from_step);
+                self.unopened.retain(|_, attempt| attempt.step < from_step);
                 self.first_part.retain(|_, first| *first < from_step);
             }
             LedgerEvent::Started { .. } => self.attempts.push(entry_digest(entry)),
             LedgerEvent::Opened { .. }
-            | LedgerEvent::Inconclusive { .. }
             | LedgerEvent::Convicted { .. }
             | LedgerEvent::Completed { .. } => {}
         }
@@ -244,7 +267,8 @@ pub struct PersistedJob {
     pub progress: JobProgress,
     /// All records.
     pub records: Vec<StepRecord>,
-    /// Claims of the last two committed steps, and of those with an open audit.
+    /// Claims of the last two committed steps, and from the first one on with an open audit or a
+    /// secret that is not open.
     pub claims: Vec<StepClaims>,
     /// States in the store.
     pub checkpoints: Vec<StateManifest>,
@@ -252,7 +276,7 @@ pub struct PersistedJob {
     pub ledger: PersistedLedger,
     /// Events so far.
     pub events: u64,
-    /// Drawn leaves that are not audited yet.
+    /// Leaves that auditors have drawn and not answered for yet.
     pub audits: Vec<PersistedAudit>,
 }
 

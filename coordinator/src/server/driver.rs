@@ -223,7 +223,7 @@ impl CoreDriver {
                 worker,
                 endpoint,
             } => self.probes.start(session, worker, endpoint),
-            CoreEffect::Referee(order) => self.reruns.start(*order),
+            CoreEffect::Referee { order, traced } => self.reruns.start(*order, traced),
             CoreEffect::Serving(effect) => {
                 if let Some(serving) = &self.serving {
                     serving.carry_out(effect).await;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use concord_proto::ledger::Finding;
 use concord_proto::session::AuditOrder;
-use concord_proto::{Digest, JobId, Keypair};
+use concord_proto::{Digest, JobId, Keypair, WorkerId};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -22,6 +22,9 @@ pub struct Refereed {
     /// The addresses of what the leaf was computed from; see
     /// [`concord_proto::Conviction::FalseVerdict`].
     pub inputs: Vec<Vec<Digest>>,
+    /// What only who has computed the leaf knows, under the key that was asked for: see
+    /// [`concord_proto::ledger::Verdict::trace`].
+    pub trace: Digest,
     /// Whether it can compute the leaf at all: it has the memory for it. Otherwise others are
     /// asked.
     pub is_able: bool,
@@ -40,11 +43,12 @@ pub struct OwnLink {
 /// a part of brings this along.
 pub trait Referee: Debug + Send + Sync {
     /// Re-runs a leaf of a job whose blobs are in the store of this coordinator. It is asked for
-    /// one at a time, and may take as long as it needs.
+    /// one at a time, and may take as long as it needs. Its trace is under the key `traced`.
     fn rerun(
         &self,
         coordinator: OwnLink,
         order: AuditOrder,
+        traced: WorkerId,
     ) -> Pin<Box<dyn Future<Output = Refereed> + Send>>;
 }
 
@@ -73,7 +77,7 @@ impl Reruns {
 
     /// Begins a re-run. Whatever comes of it, the core gets an answer. An earlier one of the job is
     /// given up: nobody waits for it any more.
-    pub(super) fn start(&mut self, order: AuditOrder) {
+    pub(super) fn start(&mut self, order: AuditOrder, traced: WorkerId) {
         let (job, number) = (order.job, order.order);
         let (referee, coordinator) = (self.referee.clone(), self.coordinator.clone());
         let driver = self.driver.clone();
@@ -82,7 +86,7 @@ impl Reruns {
                 Some(referee) => {
                     // A task of its own, which ends with this one: a panic there is an answer, too.
                     let mut rerun = JoinSet::new();
-                    rerun.spawn(referee.rerun(coordinator, order));
+                    rerun.spawn(referee.rerun(coordinator, order, traced));
                     match rerun.join_next().await {
                         Some(Ok(found)) => found,
                         Some(Err(why)) => cannot(why.to_string()),
@@ -96,6 +100,7 @@ impl Reruns {
                 order: number,
                 finding: found.finding,
                 inputs: found.inputs,
+                trace: found.trace,
                 is_able: found.is_able,
             };
             if let Some(driver) = driver.upgrade() {
@@ -114,6 +119,7 @@ fn cannot(reason: String) -> Refereed {
     Refereed {
         finding: Finding::Inconclusive { reason },
         inputs: Vec::new(),
+        trace: Digest::default(),
         is_able: true,
     }
 }

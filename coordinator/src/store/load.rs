@@ -77,10 +77,6 @@ impl Store {
         let claims = "SELECT claims FROM claims WHERE job = $1 AND step >= $2 ORDER BY step";
         let audits = "SELECT audit FROM audits WHERE job = $1 ORDER BY number";
         let audits: Vec<PersistedAudit> = self.values(audits, job, 0).await?;
-        // A leaf that is found wrong is shown with the claim that it is in.
-        let open = audits.iter().map(|audit| audit.step).min();
-        let last_two = progress.committed.saturating_sub(2);
-        let oldest = open.map_or(last_two, |open| open.min(last_two));
         let events = self.events(job, 0).await?.len() as u64;
         let mut ledger = PersistedLedger::default();
         let entries = "SELECT entry FROM ledger WHERE job = $1 ORDER BY number";
@@ -89,6 +85,12 @@ impl Store {
                 .read(&entry)
                 .map_err(|why| StoreError::damaged("the ledger", why))?;
         }
+        // A leaf that is found wrong is shown with the claim that it is in, and secrets draw from
+        // claims.
+        let open = audits.iter().map(|audit| audit.step);
+        let open = open.chain(ledger.first_unopened()).min();
+        let last_two = progress.committed.saturating_sub(2);
+        let oldest = open.map_or(last_two, |open| open.min(last_two));
         Ok(PersistedJob {
             number,
             records: self.values(records, job, 0).await?,

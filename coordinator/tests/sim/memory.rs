@@ -85,7 +85,8 @@ impl Memory {
             self.ledger
                 .iter()
                 .for_each(|entry| ledger.read(entry).unwrap());
-            let open = self.audits.values().map(|audit| audit.step).min();
+            let open = self.audits.values().map(|audit| audit.step);
+            let open = open.chain(ledger.first_unopened()).min();
             let last_two = progress.committed.saturating_sub(2);
             let from = open.map_or(last_two, |open| open.min(last_two));
             PersistedJob {

@@ -44,14 +44,11 @@ pub enum Checker {
     Lazy,
     /// Says that all is wrong.
     Accuser,
-    /// Knows what the workers claim: says that it is right without looking, and nothing about
-    /// leaves that nobody claims.
-    Evasive,
 }
 
 enum Body {
     Worker(Box<Worker>),
-    Checker(Checker, Box<Keypair>),
+    Checker(Checker, Box<Auditor>),
     Auditor(Box<Auditor>),
 }
 
@@ -72,7 +69,7 @@ enum Item {
     Frame(Frame),
     Act(WorkerId, Act),
     Checked(u64, Vec<Digest>),
-    Refereed(Box<AuditOrder>),
+    Refereed(Box<AuditOrder>, WorkerId),
     Kill(WorkerId),
     Drain(WorkerId),
     Break(WorkerId),
@@ -315,7 +312,7 @@ impl World {
             }
             Item::Act(id, act) => self.act(id, act),
             Item::Checked(check, missing) => self.apply(CoreEvent::BlobsChecked { check, missing }),
-            Item::Refereed(order) => self.referee(&order),
+            Item::Refereed(order, traced) => self.referee(&order, &traced),
             Item::Kill(id) => self.die(id),
             Item::Drain(id) => self.up(id, ToCoordinator::Drain),
             Item::Break(id) => {
@@ -496,11 +493,10 @@ impl World {
         let acts = match &mut process.body {
             Body::Worker(worker) => worker.told(&self.library, message),
             Body::Checker(..) if message == ToWorker::Leave => vec![Act::Leave],
-            Body::Auditor(auditor) => {
+            Body::Checker(_, auditor) | Body::Auditor(auditor) => {
                 let said = auditor.told(&message).into_iter();
                 said.map(Act::Say).collect()
             }
-            Body::Checker(..) => Vec::new(),
         };
         self.perform(id, acts);
     }

@@ -172,6 +172,16 @@ enum LayerTape {
     Input(Tensor),
 }
 
+impl StageTape {
+    /// What enters each of the layers of which only that is kept, in order.
+    pub fn inputs(&self) -> impl Iterator<Item = &Tensor> {
+        self.layers.iter().filter_map(|layer| match layer {
+            LayerTape::Input(input) => Some(input),
+            LayerTape::Whole(_) => None,
+        })
+    }
+}
+
 impl Stage {
     /// The options that the stage was made with.
     pub fn options(&self) -> &StageOptions {

@@ -30,9 +30,9 @@ pub enum Domain {
     /// The first half of a claim.
     FirstHalf,
     Plan,
-    /// The commitment to a nonce of the coordinator, before the nonce is published.
+    /// What only one coordinator can derive, from a secret of its own.
     Nonce,
-    /// The draw of the audits of a step.
+    /// The draw of the answers that are audited.
     Draw,
     /// The order of the sequences in one round of the data.
     Shuffle,
@@ -74,6 +74,9 @@ pub enum Domain {
     SecretChain,
     /// The draw of the leaves that an auditor re-runs.
     SecretDraw,
+    /// What who has computed a leaf knows of it, under the key of a checker: no other checker can
+    /// pass it off as its own.
+    Trace,
 }
 
 impl Domain {
@@ -115,6 +118,7 @@ impl Domain {
             Self::Reveal => "concord.v1.reveal",
             Self::SecretChain => "concord.v1.secret",
             Self::SecretDraw => "concord.v1.secret.draw",
+            Self::Trace => "concord.v1.trace",
         }
     }
 

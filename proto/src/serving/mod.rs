@@ -7,6 +7,7 @@
 mod deployment;
 mod draw;
 mod generation;
+mod nonce;
 mod pass;
 mod precision;
 mod receipt;
@@ -21,6 +22,7 @@ pub use generation::{
     Control, Finish, Generation, GenerationSpec, GrammarSpec, SamplingSpec, TokenLogprob, Update,
     Usage, choice_seed,
 };
+pub use nonce::{draw_seed, nonce_commitment};
 pub use pass::{Pass, PassHeader, PassResult, SequenceRun, runs_digest};
 pub use precision::ServedPrecision;
 pub use receipt::{

@@ -40,7 +40,7 @@ impl ClaimedLeaf {
 }
 
 /// What the ledger has against a convicted party. A reader can check all of it but one thing: that
-/// the inputs of a leaf give `computed`, which takes a re-run.
+/// the inputs of a leaf give `computed` (and `trace`), which takes a re-run.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Conviction {
     /// A worker signed other outputs than the inputs of its leaf give.
@@ -51,19 +51,20 @@ pub enum Conviction {
         /// What the inputs give.
         computed: Vec<Port>,
     },
-    /// A checker signed another finding than a re-run of the leaf gives.
+    /// A checker signed another finding than a re-run of the leaf gives, or another trace of it.
     FalseVerdict {
         /// The signed [`crate::ledger::Verdict`].
         verdict: Signed,
         claimed: ClaimedLeaf,
-        /// The outputs that the checker was shown, where they are not those of the claim.
-        altered: Option<Vec<Port>>,
         /// For each input of the leaf, in order, the addresses of the blobs that its digest is
         /// over. Of a sum whose microbatches were computed again: the values before the step, then
         /// for each microbatch the activation and the gradient that the stage received, if any.
         inputs: Vec<Vec<Digest>>,
         /// What the inputs give.
         computed: Vec<Port>,
+        /// The trace of their computation, under the checker's key; see
+        /// [`crate::ledger::Verdict::trace`].
+        trace: Digest,
     },
     /// A worker signed a claim that breaks a rule.
     BrokenRule {

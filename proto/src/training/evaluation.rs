@@ -52,7 +52,7 @@ impl JobSpec {
 
     /// Whether the loss of a step decides which state is the result, or where the job ends: that of
     /// an evaluation after an update, where the job keeps the best state or has patience. All
-    /// leaves of such a step are drawn for audit ([`crate::draw::drawn`]).
+    /// leaves of such a step are drawn for audit ([`crate::auditor::drawn`]).
     pub fn decides(&self, step: u32) -> bool {
         let of_its_loss = |of: &EvaluationSpec| of.keep_best || of.patience.is_some();
         let is_after_updates =

@@ -3,7 +3,6 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::crypto::{Digest, Domain, Signed, WorkerId};
-use crate::training::draw::AuditRate;
 use crate::training::{Conviction, JobId, Plan};
 
 /// One entry, as the coordinator signs it.
@@ -37,15 +36,13 @@ pub enum LedgerEvent {
         /// The first step under it.
         step: u32,
     },
-    /// A step starts. The nonce is committed to before any claim.
+    /// A step starts.
     Started {
         /// Counted from 0 over the whole job; a step that is done again is a new attempt.
         attempt: u32,
         step: u32,
         /// The plan's epoch.
         epoch: u32,
-        /// See [`crate::training::draw::nonce_commitment`].
-        nonce_commitment: Digest,
     },
     /// An auditor commits to its secrets.
     Auditing {
@@ -57,7 +54,7 @@ pub enum LedgerEvent {
         /// Its signed [`Reveal`](crate::training::auditor::Reveal).
         reveal: Signed,
     },
-    /// All claims of a step are in and agree; the nonce is published.
+    /// All claims of a step are in and agree.
     Committed {
         /// That of its [`LedgerEvent::Started`].
         attempt: u32,
@@ -68,19 +65,9 @@ pub enum LedgerEvent {
         record: Digest,
         /// Claim digests in the plan's order.
         claims: Vec<Digest>,
-        nonce: [u8; 32],
-        /// The audit rate of each worker of the plan, in its order.
-        rates: Vec<AuditRate>,
     },
     /// A checker's signed [`Verdict`].
     Judged { verdict: Signed },
-    /// A drawn leaf could not be re-run: nobody to check it, or its inputs are gone.
-    Inconclusive {
-        /// Digest of the leaf.
-        leaf: Digest,
-        /// Why.
-        reason: String,
-    },
     /// A party was found to have lied and is out.
     Convicted {
         /// Who.
@@ -119,7 +106,7 @@ pub enum Offence {
     Malformed,
     /// A tensor sent and a tensor claimed differ.
     Equivocation,
-    /// A checker passed a leaf that was known to be wrong, or failed a right one.
+    /// A checker passed a wrong leaf, failed a right one, or shows no trace of its work.
     FalseVerdict,
 }
 
@@ -142,15 +129,22 @@ impl Offence {
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Verdict {
     pub job: JobId,
+    /// The attempt whose leaf it is.
+    pub attempt: u32,
     pub step: u32,
     /// The plan's epoch.
     pub epoch: u32,
     /// Whose leaf.
     pub worker: WorkerId,
+    /// The leaf's place among those of the worker.
+    pub index: u32,
     /// Digest of the leaf as it was ordered.
     pub leaf: Digest,
     /// What was found.
     pub finding: Finding,
+    /// What only who has computed the leaf knows, under the checker's own key
+    /// ([`Domain::Trace`]); zeros where nothing was computed.
+    pub trace: Digest,
 }
 
 /// The outcome of a re-run.
@@ -175,7 +169,7 @@ pub fn entry_digest(entry: &Signed) -> Digest {
     Digest::of_value(Domain::Ledger, entry)
 }
 
-/// The digest of a signed claim, which draws are made over.
+/// The digest of a signed claim, which the entry that commits it names.
 pub fn claim_digest(claim: &Signed) -> Digest {
     Digest::of_value(Domain::Claim, claim)
 }

@@ -4,7 +4,6 @@ mod attempt;
 pub mod auditor;
 mod claim;
 mod conviction;
-pub mod draw;
 mod evaluation;
 mod expert_cuts;
 mod f32_bits;

@@ -46,13 +46,12 @@ impl Source {
                 name: self.text(),
                 plan: choice,
                 min_workers: self.u32(),
-                min_checkers: self.u32(),
+                checkers: self.u32(),
                 checkpoint_every: self.u32(),
                 checkpoints_kept: self.u32(),
                 replay_every: self.u32(),
-                audit_rate_min: self.u64(),
-                audit_rate_new: self.u64(),
-                canary_rate: self.u64(),
+                audit_rate: self.u64(),
+                recheck_rate: self.u64(),
                 recompute: self.flag(),
                 auditors: self.list(|s| NamedAuditor {
                     key: s.key(),
@@ -110,7 +109,6 @@ impl Source {
             device: self.device(),
             doing: self.text(),
             audits_passed: self.u64(),
-            audit_rate: self.u64(),
         }
     }
 

@@ -43,16 +43,23 @@ impl Auditor {
         let number = order.order;
         let mut verdict = Verdict {
             job: order.job,
+            attempt: order.attempt,
             step: order.step,
             epoch: order.epoch,
             worker: order.worker,
+            index: order.index,
             leaf: order.leaf.digest(),
             finding: Finding::Agrees,
+            trace: Digest::default(),
         };
         let invented = self.faults.before_auditing_leaf(order.step, &order.leaf);
-        verdict.finding = match invented {
-            Some(finding) => finding,
-            None => self.recomputer.clone().recompute(order).await.finding,
+        (verdict.finding, verdict.trace) = match invented {
+            Some(finding) => (finding, Digest::default()),
+            None => {
+                let own = self.recomputer.key.public();
+                let found = self.recomputer.clone().recompute(order, &own).await;
+                (found.finding, found.trace)
+            }
         };
         ToCoordinator::Verdict {
             order: number,

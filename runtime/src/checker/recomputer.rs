@@ -10,13 +10,15 @@ use concord_models::config::DecoderConfig;
 use concord_models::memory::{TrainingBytes, TrainingRun};
 use concord_proto::ledger::Finding;
 use concord_proto::session::AuditOrder;
-use concord_proto::{Digest, JobSpec, Keypair, Leaf, PortKind};
+use concord_proto::{Digest, JobSpec, Keypair, Leaf, PortKind, WorkerId};
 use concord_verify::training::{leaf_words, sorted_ports};
 use tokio::sync::OwnedMutexGuard;
 
 use super::queue::{AuditQueue, LeafPlace, busy, same_job};
 use crate::blobs::Blobs;
-use crate::training::audit::{AuditedJob, GivenInputs, Inputs, LeafRerun, OpenedLeaf, missing};
+use crate::training::audit::{
+    AuditedJob, GivenInputs, Inputs, LeafRerun, OpenedLeaf, Trace, missing,
+};
 use crate::training::leaf_work;
 use crate::{RuntimeError, spec};
 
@@ -24,6 +26,8 @@ use crate::{RuntimeError, spec};
 pub(crate) struct Recomputed {
     pub(crate) finding: Finding,
     pub(crate) inputs: Vec<Vec<Digest>>,
+    /// What only who has computed the leaf knows; zeros where it was not computed.
+    pub(crate) trace: Digest,
     /// Whether there is the memory for it.
     pub(crate) has_room: bool,
 }
@@ -57,11 +61,16 @@ impl Recomputer {
         }
     }
 
-    /// Computes the leaf of an order again, and compares.
-    pub(crate) async fn recompute(self: Arc<Self>, order: AuditOrder) -> Recomputed {
+    /// Computes the leaf of an order again, and compares. Its trace is under the key of `checker`.
+    pub(crate) async fn recompute(
+        self: Arc<Self>,
+        order: AuditOrder,
+        checker: &WorkerId,
+    ) -> Recomputed {
         let cannot = |reason, has_room| Recomputed {
             finding: Finding::Inconclusive { reason },
             inputs: Vec::new(),
+            trace: Digest::default(),
             has_room,
         };
         let Some(_place) = self.queue.enter() else {
@@ -69,7 +78,7 @@ impl Recomputer {
         };
         let (step, started) = (order.step, Instant::now());
         let words = leaf_words(&order.leaf);
-        match self.clone().compute_leaf(order).await {
+        match self.clone().compute_leaf(order, Trace::new(checker)).await {
             Ok(found) => {
                 let took = started.elapsed();
                 tracing::debug!("computed the {words} in step {step} again in {took:?}");
@@ -100,7 +109,11 @@ impl Recomputer {
             .take()
     }
 
-    async fn compute_leaf(self: Arc<Self>, order: AuditOrder) -> Result<Recomputed, RuntimeError> {
+    async fn compute_leaf(
+        self: Arc<Self>,
+        order: AuditOrder,
+        mut trace: Trace,
+    ) -> Result<Recomputed, RuntimeError> {
         let (spec, step, layers) = (order.spec, order.step, order.leaf.layers);
         let job_spec = {
             let (mut held, job_spec) = self.job(spec).await?;
@@ -134,10 +147,10 @@ impl Recomputer {
                 stages: &recomputer.queue.stages,
                 inputs: &inputs,
             };
-            let ports = rerun.compute(spec, config, &base)?;
-            Ok::<_, RuntimeError>((ports, inputs.leaf))
+            let ports = rerun.compute(spec, config, &base, &mut trace)?;
+            Ok::<_, RuntimeError>((ports, inputs.leaf, trace.finish()))
         });
-        let (mut computed, leaf) = computed
+        let (mut computed, leaf, trace) = computed
             .await
             .map_err(|error| RuntimeError::Unsupported(error.to_string()))??;
         computed.sort_by_key(|port| port.kind);
@@ -149,6 +162,7 @@ impl Recomputer {
         Ok(Recomputed {
             finding,
             inputs: addresses,
+            trace,
             has_room: true,
         })
     }

@@ -76,6 +76,17 @@ impl Forwarded {
         }
     }
 
+    /// What was met on the way: what enters each layer, and what leaves the last one or goes back
+    /// from the loss.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let last = match &self.end {
+            ForwardEnd::Hidden(hidden) => Some(&**hidden),
+            ForwardEnd::Loss { d_hidden, .. } => Some(d_hidden),
+            ForwardEnd::LossAlone(_) => None,
+        };
+        self.tape.inputs().chain(last)
+    }
+
     /// The loss of the microbatch, on the last stage.
     pub(crate) fn loss(&self) -> Option<f32> {
         match &self.end {
@@ -155,6 +166,14 @@ pub(crate) struct Backwarded {
     pub(crate) sums: BTreeMap<GradientPart, PartSum>,
     pub(crate) d_input: Option<Arc<Tensor>>,
     pub(crate) outputs: Vec<Port>,
+}
+
+impl Backwarded {
+    /// The gradients.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let sums = self.sums.values().flat_map(|sum| &sum.tensors);
+        sums.chain(&self.d_input).map(|tensor| &**tensor)
+    }
 }
 
 /// Sends gradients back; `gradient` is that of the stage's output, except on the last stage.

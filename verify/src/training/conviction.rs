@@ -36,7 +36,7 @@ pub struct DecidedVerdict {
     pub epoch: u32,
     /// Whose leaf.
     pub worker: WorkerId,
-    /// Digest of the leaf, as the checker was shown it.
+    /// Digest of the leaf.
     pub leaf: Digest,
 }
 
@@ -253,9 +253,9 @@ fn check_false_verdict(
     let Conviction::FalseVerdict {
         verdict,
         claimed,
-        altered,
         inputs,
         computed,
+        trace,
     } = conviction
     else {
         return refuse("it does not show a false verdict");
@@ -267,19 +267,15 @@ fn check_false_verdict(
     if about != (rules.job, at.step, at.epoch, worker) {
         return refuse("its verdict is on another step or worker than its leaf");
     }
-    let mut shown = claimed.leaf.clone();
-    if let Some(altered) = altered {
-        if kinds(altered) != kinds(&shown.outputs) {
-            return refuse("the leaf was altered into one with other outputs");
-        }
-        shown.outputs = altered.clone();
-    }
-    if verdict.leaf != shown.digest() {
+    if verdict.leaf != claimed.leaf.digest() {
         return refuse("its verdict is on another leaf");
     }
     check_rerun(&claimed.leaf, inputs, computed)?;
     let is_false = match &verdict.finding {
-        Finding::Agrees => sorted_ports(&shown.outputs) != sorted_ports(computed),
+        Finding::Agrees => {
+            let is_wrong = sorted_ports(&claimed.leaf.outputs) != sorted_ports(computed);
+            is_wrong || verdict.trace != *trace
+        }
         Finding::Differs { computed: found } => sorted_ports(found) != sorted_ports(computed),
         Finding::Inconclusive { .. } => return refuse("its verdict says nothing"),
     };

@@ -8,7 +8,6 @@ mod sessions;
 use std::collections::{BTreeMap, BTreeSet};
 
 use concord_proto::WorkerId;
-use concord_proto::client::RunOptions;
 use concord_proto::ledger::Offence;
 use concord_proto::session::{DeviceInfo, Hello, Role};
 
@@ -70,15 +69,6 @@ impl PoolMember {
             device: self.device.clone(),
             passed: self.passed,
         })
-    }
-
-    /// The rate at which its leaves are drawn, `p * 2^32`: halved each time that it has passed
-    /// `trust_after` audits.
-    pub(super) fn audit_rate(&self, options: &RunOptions, trust_after: u64) -> u64 {
-        let halvings = (self.passed / trust_after.max(1)).min(63) as u32;
-        (options.audit_rate_new >> halvings)
-            .max(options.audit_rate_min)
-            .min(1 << 32)
     }
 }
 
@@ -262,10 +252,10 @@ impl Members {
         workers.filter(move |member| member.endpoint == endpoint)
     }
 
-    /// Notes that a verdict of a checker was accepted.
-    pub(super) fn note_answered(&mut self, checker: &WorkerId) {
+    /// Notes that so many verdicts of a checker were accepted.
+    pub(super) fn note_answered(&mut self, checker: &WorkerId, count: u64) {
         if let Some(member) = self.members.get_mut(checker) {
-            member.answered += 1;
+            member.answered += count;
         }
     }
 

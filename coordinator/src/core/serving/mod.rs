@@ -69,11 +69,6 @@ impl Deployed {
         self.pipelines.held_by(worker).is_some()
     }
 
-    /// The share of answers that is audited, `p * 2^32`.
-    pub(super) fn audit_rate(&self) -> u64 {
-        self.served.audit_rate
-    }
-
     /// Does what the event made possible: plans, replaces and audits.
     pub(super) fn advance(&mut self, context: &mut EventContext) {
         self.plan_first(context);

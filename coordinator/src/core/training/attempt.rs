@@ -24,7 +24,6 @@ use super::dispute::{Dispute, DisputeSubject};
 pub(super) struct Attempt {
     id: AttemptId,
     step: u32,
-    nonce: [u8; 32],
     started: Time,
     /// Since when the present phase waits.
     since: Time,
@@ -104,7 +103,6 @@ pub(super) enum SecondPhase {
 pub(super) struct FinishedStep {
     pub(super) id: AttemptId,
     pub(super) claims: StepClaims,
-    pub(super) nonce: [u8; 32],
     pub(super) started: Time,
 }
 
@@ -112,14 +110,12 @@ impl Attempt {
     pub(super) fn new(
         now: Time,
         (id, step): (AttemptId, u32),
-        nonce: [u8; 32],
         microbatches: Vec<Digest>,
         targets: u64,
     ) -> Self {
         Self {
             id,
             step,
-            nonce,
             started: now,
             since: now,
             microbatches,
@@ -359,7 +355,6 @@ impl Attempt {
         Some(FinishedStep {
             id: self.id,
             claims,
-            nonce: self.nonce,
             started: self.started,
         })
     }
@@ -377,14 +372,18 @@ impl Attempt {
         first.chain(second).collect()
     }
 
-    /// The leaves that a dispute is decided by.
-    pub(super) fn disputed_leaves(&self, subject: &DisputeSubject) -> Vec<(WorkerId, Leaf)> {
-        let first = self.computed.iter().map(|(id, given)| (id, &given.leaves));
-        let second = self.claims.iter().map(|(id, given)| (id, &given.leaves));
-        let all = first.chain(second);
-        let leaves = all.flat_map(|(id, leaves)| leaves.iter().map(move |leaf| (*id, leaf)));
-        let chosen = leaves.filter(|(id, leaf)| subject.concerns(id, leaf));
-        chosen.map(|(id, leaf)| (id, leaf.clone())).collect()
+    /// The leaves that a dispute is decided by, each with its place among those of its worker.
+    pub(super) fn disputed_leaves(&self, subject: &DisputeSubject) -> Vec<(WorkerId, u32, Leaf)> {
+        let of = |(id, first): (&WorkerId, &Computed)| {
+            let second = self.claims.get(id);
+            let second = second.map_or(&[][..], |given| &given.leaves);
+            let leaves = first.leaves.iter().chain(second);
+            let chosen = (0..).zip(leaves);
+            let chosen = chosen.filter(|(_, leaf)| subject.concerns(id, leaf));
+            let chosen = chosen.map(|(index, leaf)| (*id, index, leaf.clone()));
+            chosen.collect::<Vec<_>>()
+        };
+        self.computed.iter().flat_map(of).collect()
     }
 
     pub(super) fn open_dispute(&mut self, dispute: Dispute) {

@@ -4,9 +4,12 @@ use concord_proto::session::{AuditedStep, ToWorker};
 use concord_proto::{Signed, WorkerId, auditor};
 
 use super::auditors::{Missing, PendingAttempt};
-use super::audits::AuditedLeaves;
+use super::audits::{AuditedLeaves, Subject};
 use super::planned_step::PlannedStep;
 use super::{EventContext, TrainingJob};
+
+/// The first step does not wait longer for checkers where the job does not say how many it wants.
+const COMMIT_US: u64 = 5_000_000;
 
 impl TrainingJob {
     /// Asks auditors for what they have yet to commit to, and goes on without those that do not
@@ -14,23 +17,27 @@ impl TrainingJob {
     pub(super) fn run_auditors(&mut self, context: &mut EventContext) {
         let (job, steps) = (self.order.id, self.spec().chain_steps());
         let next = self.journal.next_attempt();
-        let named = &self.order.submission.options.auditors;
+        let (auditors, audits) = (&self.auditors, &self.audits);
+        let serves = |id: &WorkerId| auditors.serves(id).filter(|_| audits.asks(id));
+        let options = &self.order.submission.options;
+        self.roster.choose(context, &job, options, serves);
+        let named = self.roster.all(options);
         self.auditors
-            .ask_to_enrol(context, job, named, (next, steps));
+            .ask_to_enrol(context, job, &named, (next, steps));
         for settled in self.auditors.take_settled(context.now) {
             self.tell_settled(context, settled);
         }
     }
 
-    /// Why the first step has to wait for auditors, if it has to.
-    /// Says so, and gives the job up where one has not come for too long.
+    /// Whether the next step has to wait for auditors or checkers. Says so, and gives the job up
+    /// where an auditor that it names has not come for too long.
     pub(super) fn awaits_auditors(&mut self, context: &mut EventContext) -> bool {
         if self.journal.next_attempt() > 0 {
-            return false;
+            return self.awaits_checkers(context);
         }
         let named = &self.order.submission.options.auditors;
         match self.auditors.missing(context.now, named) {
-            None => return false,
+            None => return self.awaits_checkers(context),
             Some(Missing::Waits(auditor)) => {
                 let what = format!(
                     "auditor {} to connect and commit to its secrets (`concord checker --auditor`)",
@@ -51,16 +58,54 @@ impl TrainingJob {
         true
     }
 
+    /// Whether the next step has to wait for checkers of the pool to commit to their secrets: the
+    /// first one for as many as the job asks for, or for those that are there, and not for long,
+    /// where it leaves that open; a later one for a while in place of those that are gone.
+    fn awaits_checkers(&mut self, context: &mut EventContext) -> bool {
+        let options = self.options();
+        let (wanted, is_first) = (options.checkers as usize, self.journal.next_attempt() == 0);
+        if options.audit_rate == 0 || (wanted == 0 && !is_first) {
+            return false;
+        }
+        let is_here = |id: &&WorkerId| self.audits.asks(id) && self.auditors.is_here(context, id);
+        let here = self.roster.chosen().filter(is_here).count();
+        let wanted_now = match wanted {
+            0 => self.roster.chosen().count(),
+            wanted => wanted,
+        };
+        let grace = match (wanted, is_first) {
+            (0, _) => COMMIT_US,
+            (_, true) => u64::MAX,
+            (_, false) => context.config.checker_grace_us,
+        };
+        let is_short = here < wanted_now;
+        if !self.auditors.waits_on(context.now, is_short, grace) {
+            return false;
+        }
+        let what = match is_first {
+            true => {
+                format!("checkers to commit to their secrets: {here} of {wanted_now} have")
+            }
+            false => format!(
+                "a checker: {here} of {wanted_now} are left. Start `concord checker`; after {} s \
+                 the job goes on without",
+                grace / 1_000_000
+            ),
+        };
+        self.wait_for(context, what);
+        true
+    }
+
     pub(super) fn on_enrolled(
         &mut self,
         context: &mut EventContext,
         auditor: WorkerId,
         enrolment: Signed,
     ) {
-        let named = &self.order.submission.options.auditors;
+        let named = self.roster.all(&self.order.submission.options);
         let of = (auditor, self.order.id);
         self.auditors
-            .on_enrolled(context, &mut self.journal, named, of, enrolment);
+            .on_enrolled(context, &mut self.journal, &named, of, enrolment);
     }
 
     /// An auditor opens a secret: what it draws is re-run by the auditor itself.
@@ -94,7 +139,14 @@ impl TrainingJob {
                     let keys = pending.audited.entry(worker).or_default();
                     keys.insert(leaf.key());
                     let own = (draw.auditor, signed.clone());
-                    self.audits.add_own(context.now, own, at, (worker, leaf));
+                    let of = Subject {
+                        at,
+                        attempt: draw.attempt,
+                        worker,
+                        index,
+                        leaf: leaf.clone(),
+                    };
+                    self.audits.add_own(context, own, of);
                 }
             }
         }

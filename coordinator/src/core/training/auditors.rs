@@ -9,15 +9,15 @@ use concord_proto::auditor::{
     self, CHAIN_MAX, Enrolment, RATE_MAX, Reveal, enrolment_digest, leads_to, reveal_digest,
 };
 use concord_proto::client::NamedAuditor;
-use concord_proto::ledger::LedgerEvent;
+use concord_proto::ledger::{LedgerEvent, entry_digest};
 use concord_proto::session::{EnrolOrder, Role, ToWorker};
 use concord_proto::{Digest, JobId, Signed, WorkerId};
 use concord_verify::training::bundle::StepClaims;
 
-use super::audits::{AuditedLeaves, SignedStep, halves};
+use super::audits::{AuditedLeaves, LeafAudits, SignedStep, halves};
 use super::journal::Journal;
 use super::planned_step::PlannedStep;
-use super::{EventContext, PersistedAuditor, SessionId, Time};
+use super::{EventContext, PersistedAuditor, SessionId, Time, UnopenedAttempt};
 
 /// An auditor that does not open a secret for this long is not waited for: the attempt is unsettled
 /// for it.
@@ -54,6 +54,8 @@ pub(super) struct Auditors {
     misses: BTreeMap<WorkerId, u32>,
     /// Since when the first step waits for auditors.
     waits_since: Option<Time>,
+    /// Since when fewer checkers are there than the job asks for.
+    short_since: Option<Time>,
 }
 
 /// Why the first step does not start.
@@ -95,10 +97,10 @@ impl EnrolledAuditor {
     }
 }
 
-/// The session of a key that has one as an auditor.
+/// The session of a key that has one as an auditor or a checker.
 fn session_of(context: &EventContext, auditor: &WorkerId) -> Option<SessionId> {
     let member = context.members.get(auditor);
-    let member = member.filter(|member| member.role == Role::Auditor)?;
+    let member = member.filter(|member| member.role != Role::Worker)?;
     member.session
 }
 
@@ -108,7 +110,7 @@ pub(super) struct PendingAttempt {
     pub(super) claims: Arc<StepClaims>,
     /// What its workers have signed, for whoever lies about it.
     pub(super) signed: Arc<SignedStep>,
-    /// What else its workers are asked for.
+    /// What its workers are asked for.
     pub(super) audited: AuditedLeaves,
     committed: Signed,
     entry: Digest,
@@ -129,6 +131,8 @@ impl Auditors {
     pub(super) fn restore(
         persisted: BTreeMap<WorkerId, PersistedAuditor>,
         committed: BTreeMap<u32, Digest>,
+        (unopened, claims): (BTreeMap<u32, UnopenedAttempt>, &[StepClaims]),
+        audits: &LeafAudits,
     ) -> Self {
         let revealed = persisted.iter();
         let revealed = revealed.filter_map(|(id, said)| Some((*id, said.last?)));
@@ -146,13 +150,65 @@ impl Auditors {
             };
             Some((auditor, enrolled))
         });
+        let enrolled: BTreeMap<WorkerId, EnrolledAuditor> = enrolled.collect();
+        let awaits = |attempt: u32, held: &EnrolledAuditor| {
+            let opened = held.opened.map(|(index, _)| index);
+            held.enrolment
+                .index(attempt)
+                .is_some_and(|index| opened < Some(index))
+        };
+        let restored = unopened.into_iter().filter_map(|(attempt, unopened)| {
+            let claims = claims.iter().find(|claims| claims.step == unopened.step)?;
+            let awaited = enrolled.iter().filter(|(_, held)| awaits(attempt, held));
+            let awaited: BTreeSet<WorkerId> = awaited.map(|(id, _)| *id).collect();
+            let pending = PendingAttempt {
+                at: PlannedStep {
+                    step: unopened.step,
+                    epoch: unopened.epoch,
+                },
+                claims: Arc::new(claims.clone()),
+                signed: halves(claims),
+                audited: audits.leaves_of(attempt),
+                entry: entry_digest(&unopened.committed),
+                committed: unopened.committed,
+                awaited,
+                since: Time::default(),
+            };
+            (!pending.awaited.is_empty()).then_some((attempt, pending))
+        });
+        let pending = restored.collect();
         let old = committed.len().saturating_sub(ENTRIES_MAX);
         Self {
-            enrolled: enrolled.collect(),
+            enrolled,
+            pending,
             revealed,
             entries: committed.into_iter().skip(old).collect(),
             ..Self::default()
         }
+    }
+
+    /// Whether an auditor has committed to secrets; none where it has not opened them of late.
+    pub(super) fn serves(&self, auditor: &WorkerId) -> Option<bool> {
+        let misses = self.misses.get(auditor).copied().unwrap_or(0);
+        (misses < MISSES_MAX).then(|| self.enrolled.contains_key(auditor))
+    }
+
+    /// Whether an auditor is there and has shown that it has its secrets.
+    pub(super) fn is_here(&self, context: &EventContext, auditor: &WorkerId) -> bool {
+        let held = self.enrolled.get(auditor);
+        let session = session_of(context, auditor);
+        let has_shown = held.is_some_and(|held| session.is_some() && held.session == session);
+        has_shown && self.serves(auditor).is_some()
+    }
+
+    /// Whether the next step waits where checkers are missing: for so long, and once.
+    pub(super) fn waits_on(&mut self, now: Time, is_short: bool, grace: u64) -> bool {
+        if !is_short {
+            self.short_since = None;
+            return false;
+        }
+        let since = *self.short_since.get_or_insert(now);
+        now.since(since) < grace
     }
 
     /// Whether no secret is awaited.
@@ -308,16 +364,15 @@ impl Auditors {
         }
     }
 
-    /// An attempt is committed: has auditors open their secrets of it. Gives back what its workers
-    /// are asked for, where no auditor has one.
+    /// An attempt is committed: has auditors open their secrets of it. Says whether one has.
     pub(super) fn committed(
         &mut self,
         context: &mut EventContext,
         (job, attempt): (JobId, u32),
         at: PlannedStep,
         (committed, entry): (Signed, Digest),
-        (claims, audited): (&StepClaims, AuditedLeaves),
-    ) -> Option<AuditedLeaves> {
+        claims: &StepClaims,
+    ) -> bool {
         self.entries.insert(attempt, entry);
         if self.entries.len() > ENTRIES_MAX {
             self.entries.pop_first();
@@ -329,7 +384,7 @@ impl Auditors {
         };
         let awaited: BTreeSet<WorkerId> = self.enrolled.iter().filter_map(has_secret).collect();
         if awaited.is_empty() {
-            return Some(audited);
+            return false;
         }
         for auditor in &awaited {
             let committed = committed.clone();
@@ -339,14 +394,14 @@ impl Auditors {
             at,
             claims: Arc::new(claims.clone()),
             signed: halves(claims),
-            audited,
+            audited: AuditedLeaves::new(),
             committed,
             entry,
             awaited,
             since: context.now,
         };
         self.pending.insert(attempt, pending);
-        None
+        true
     }
 
     /// An auditor opens a secret: what it draws, of this attempt and of those before it whose
@@ -444,6 +499,7 @@ impl Auditors {
         self.asked.clear();
         self.misses.clear();
         self.waits_since = None;
+        self.short_since = None;
         let held = self.enrolled.values_mut();
         held.for_each(|held| held.session = None);
     }

@@ -2,11 +2,11 @@
 //! told.
 
 use concord_proto::client::JobEvent;
-use concord_proto::draw::{self, AuditRate};
 use concord_proto::ledger::{LedgerEvent, claim_digest};
 use concord_proto::session::ToWorker;
 use concord_proto::{Digest, StepRecord, WorkerId};
 
+use super::audits::AuditedLeaves;
 use super::planned_step::PlannedStep;
 use super::{Change, EventContext, Time, TrainingJob};
 
@@ -39,7 +39,6 @@ impl TrainingJob {
             return;
         };
         let claims = finished.claims;
-        let rates = self.audit_rates(context, &workers);
         let digests: Vec<Digest> = claims
             .claims
             .iter()
@@ -50,9 +49,7 @@ impl TrainingJob {
             step: claims.step,
             epoch: plan.epoch,
             record: record.digest(),
-            claims: digests.clone(),
-            nonce: finished.nonce,
-            rates: rates.clone(),
+            claims: digests,
         };
         let committed = self.journal.write(context, committed);
         let entry = self.journal.head();
@@ -60,22 +57,16 @@ impl TrainingJob {
             .commit(self.order.spec(), &record, after, &workers);
         self.crew
             .note_committed(context, &plan, self.committed.steps());
-        let seed = draw::seed(&finished.nonce, &digests);
         let at = PlannedStep {
             step: claims.step,
             epoch: plan.epoch,
         };
-        let order = &self.order;
-        let audits = &mut self.audits;
-        let audited = audits.draw(context, order, at, &seed, &rates, &claims);
-        let of = (order.id, finished.id.number);
+        let of = (self.order.id, finished.id.number);
         let told = (committed, entry);
-        let audited = self
-            .auditors
-            .committed(context, of, at, told, (&claims, audited));
+        let is_awaited = self.auditors.committed(context, of, at, told, &claims);
         self.tell_commit(context, &workers, &record);
-        if let Some(audited) = audited {
-            self.tell_audited(context, at, &workers, audited);
+        if !is_awaited {
+            self.tell_audited(context, at, &workers, AuditedLeaves::new());
         }
         self.tell_watchers(context, finished.started, &record);
         context.out.persist(Change::Step { record, claims });
@@ -115,21 +106,6 @@ impl TrainingJob {
             JobEvent::Evaluated { .. } => self.tell_evaluated(context, event),
             event => self.journal.publish(context, event),
         }
-    }
-
-    fn audit_rates(&self, context: &EventContext, workers: &[WorkerId]) -> Vec<AuditRate> {
-        let options = self.options();
-        let rate = |worker: &WorkerId| {
-            let member = context.members.get(worker);
-            member.map_or(options.audit_rate_new.min(1 << 32), |member| {
-                member.audit_rate(options, context.config.trust_after)
-            })
-        };
-        let rates = workers.iter().map(|worker| AuditRate {
-            worker: *worker,
-            rate: rate(worker),
-        });
-        rates.collect()
     }
 
     /// Whether the present state is due as a checkpoint.

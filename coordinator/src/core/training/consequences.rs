@@ -23,10 +23,9 @@ impl TrainingJob {
                     auditor,
                     verdict,
                 } => {
-                    let (journal, steps) = (&mut self.journal, self.committed.steps());
-                    let (audits, job) = (&mut self.audits, &self.order);
-                    let more =
-                        audits.accept(context, journal, (job, steps), number, auditor, verdict);
+                    let (journal, job) = (&mut self.journal, &self.order);
+                    let audits = &mut self.audits;
+                    let more = audits.accept(context, journal, job, number, auditor, verdict);
                     self.carry_out(context, more.into_iter().collect());
                 }
                 AuditDecision::Convict(conviction) => self.convict(context, conviction),
@@ -53,7 +52,7 @@ impl TrainingJob {
         reason: &str,
     ) {
         tracing::warn!(party = %party.short(), %reason, "the job goes on without a party");
-        self.audits.leave_out(context, &mut self.journal, party);
+        self.audits.leave_out(context, party);
         if let Some(step) = void {
             self.retire(context);
             self.void_from(context, step);
@@ -174,7 +173,7 @@ impl TrainingJob {
         if let Some(step) = doubtful {
             self.void_from(context, step);
         }
-        self.audits.distrust(context, &mut self.journal, culprit);
+        self.audits.distrust(context, culprit);
     }
 
     /// What shows an offence to others, checked as they check it.
@@ -213,7 +212,7 @@ impl TrainingJob {
             wrong,
             ..
         } = charge;
-        self.audits.leave_out(context, &mut self.journal, culprit);
+        self.audits.leave_out(context, culprit);
         if let Some(step) = wrong {
             self.retire(context);
             self.void_from(context, step);
@@ -233,32 +232,15 @@ impl TrainingJob {
         self.retire(context);
         self.flush = None;
         self.auditors.end();
-        match &state {
-            JobState::Completed { .. } => self.audits.void(context, 0),
-            JobState::Waiting(_)
-            | JobState::Running
-            | JobState::Auditing
-            | JobState::Failed(_)
-            | JobState::Cancelled => self.void_unaudited(context),
-        }
+        // Attempts with a leaf that nobody has re-run by now stay unsettled: to do their steps anew
+        // would settle no more, as their secrets are open.
+        self.audits.void(context, 0);
         self.state = state;
         let job = self.order.id;
         let members: Vec<WorkerId> = context.members.connected().map(|m| m.id).collect();
         for member in members {
             context.send(&member, ToWorker::Forget { job });
         }
-    }
-
-    /// Voids all steps from the first one with an open audit on: nobody re-runs its leaves any
-    /// more, and a proof needs every drawn leaf. If the job is submitted again, it does these steps
-    /// anew.
-    fn void_unaudited(&mut self, context: &mut EventContext) {
-        let oldest = self.audits.oldest_step();
-        if let Some(oldest) = oldest.filter(|&step| step < self.committed.steps()) {
-            self.void_from(context, oldest);
-        }
-        // Audits of the step in progress, if it is disputed.
-        self.audits.void(context, self.committed.steps());
     }
 
     /// Goes back to the newest checkpoint, because nobody is left that holds what came after. The

@@ -1,11 +1,11 @@
 //! What workers and checkers say about a job.
 
-use concord_proto::ledger::Finding;
 use concord_proto::session::ToCoordinator;
-use concord_proto::{Digest, JobId, Signed, WorkerId};
+use concord_proto::{JobId, Signed, WorkerId};
 use concord_verify::training::StepValues;
 
 use super::attempt::Computed;
+use super::audits::Refereed;
 use super::learned_memory::Shortage;
 use super::planned_step::PlannedStep;
 use super::{EventContext, TrainingJob, reported};
@@ -95,16 +95,14 @@ impl TrainingJob {
         self.carry_out(context, decisions);
     }
 
-    /// The referee has re-run a leaf, from inputs at these addresses.
+    /// The referee has re-run a leaf.
     pub(in crate::core) fn on_refereed(
         &mut self,
         context: &mut EventContext,
         order: u64,
-        finding: Finding,
-        inputs: Vec<Vec<Digest>>,
+        found: Refereed,
     ) {
         let (journal, job) = (&mut self.journal, &self.order);
-        let found = (finding, inputs);
         let decisions = self.audits.refereed(context, journal, job, order, found);
         self.carry_out(context, decisions);
     }

@@ -84,7 +84,6 @@ impl Journal {
         &mut self,
         context: &mut EventContext,
         at: PlannedStep,
-        nonce_commitment: Digest,
     ) -> (AttemptId, Signed) {
         let number = self.next_attempt();
         let started = self.write(
@@ -93,7 +92,6 @@ impl Journal {
                 attempt: number,
                 step: at.step,
                 epoch: at.epoch,
-                nonce_commitment,
             },
         );
         let entry = self.previous;

@@ -11,7 +11,7 @@ use super::crew::Crew;
 use super::journal::Journal;
 use super::{
     Asker, Change, EventContext, JobOrder, JobProgress, LeafAudits, NewJob, PersistedJob,
-    PersistedLedger, Saves, Time, TrainingJob, Waits,
+    PersistedLedger, Roster, Saves, Time, TrainingJob, Waits,
 };
 
 impl TrainingJob {
@@ -64,13 +64,11 @@ impl TrainingJob {
             persisted.events,
             progress.clone(),
         );
-        let audits = LeafAudits::restore(
-            order.id,
-            progress,
-            persisted.audits,
-            persisted.ledger.agreements,
-            &persisted.claims,
-        );
+        let audits = LeafAudits::restore(order.id, progress, persisted.audits, &persisted.claims);
+        let ledger = persisted.ledger;
+        let unopened = (ledger.unopened, &persisted.claims[..]);
+        let roster = Roster::restore(order.options(), ledger.auditors.keys().copied());
+        let auditors = Auditors::restore(ledger.auditors, ledger.committed, unopened, &audits);
         let reason = "the coordinator was started again".to_string();
         let committed = Committed::restore(
             order.spec(),
@@ -78,7 +76,7 @@ impl TrainingJob {
             persisted.records,
             &persisted.claims,
             persisted.checkpoints,
-            persisted.ledger.first_part,
+            ledger.first_part,
         );
         let (options, spec) = (order.options(), order.spec());
         Self {
@@ -89,7 +87,8 @@ impl TrainingJob {
             journal,
             crew,
             attempt: None,
-            auditors: Auditors::restore(persisted.ledger.auditors, persisted.ledger.committed),
+            roster,
+            auditors,
             audits,
             flush: None,
             waits: Waits::default(),
@@ -227,7 +226,7 @@ impl TrainingJob {
         }
         own.plan = options.plan;
         own.min_workers = options.min_workers;
-        own.min_checkers = options.min_checkers;
+        own.checkers = options.checkers;
         own.checkpoint_every = options.checkpoint_every;
         own.checkpoints_kept = options.checkpoints_kept;
         own.replay_every = options.replay_every;

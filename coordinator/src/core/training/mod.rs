@@ -29,6 +29,7 @@ mod phases;
 mod planned_step;
 mod planning;
 mod queue;
+mod roster;
 mod saves;
 mod waiting;
 
@@ -44,8 +45,8 @@ use super::event::{CoreEffect, SessionId};
 use super::members::PoolMember;
 use super::new_job::NewJob;
 use super::persisted::{
-    Change, JobProgress, PersistedAgreement, PersistedAudit, PersistedAuditor, PersistedJob,
-    PersistedLedger,
+    Change, JobProgress, PersistedAudit, PersistedAuditor, PersistedJob, PersistedLedger,
+    UnopenedAttempt,
 };
 use super::reported::reported;
 use super::time::Time;
@@ -58,9 +59,11 @@ use committed::Committed;
 use crew::Crew;
 use flush::Flush;
 use journal::Journal;
+use roster::Roster;
 use saves::Saves;
 use waiting::Waits;
 
+pub(super) use audits::Refereed;
 pub(super) use queue::JobQueue;
 
 /// A job.
@@ -78,6 +81,7 @@ pub(super) struct TrainingJob {
     attempt: Option<Attempt>,
     audits: LeafAudits,
     /// Who draws leaves by secrets of its own.
+    roster: Roster,
     auditors: Auditors,
     /// A state on its way into the store.
     flush: Option<Flush>,

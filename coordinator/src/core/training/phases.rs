@@ -1,18 +1,18 @@
 //! One step, in two phases: all gradients, then all updates; then it is final, or disputed.
 
 use concord_proto::client::JobState;
-use concord_proto::draw::nonce_commitment;
 use concord_proto::session::ToWorker;
 use concord_proto::{Leaf, LeafPhase, Signed, WorkerId};
 
 use super::attempt::{Attempt, Basis, Computed, FirstPhase, SecondPhase};
+use super::audits::Subject;
 use super::charge::Charge;
 use super::dispute::{Dispute, DisputeSubject};
 use super::planned_step::PlannedStep;
 use super::{EventContext, TrainingJob};
 
 impl TrainingJob {
-    /// Commits to a nonce and has all workers start the next step.
+    /// Has all workers start the next step.
     pub(super) fn start_step(&mut self, context: &mut EventContext) {
         let Some(active) = self.planning.active() else {
             return;
@@ -20,12 +20,9 @@ impl TrainingJob {
         let (job, step) = (self.order.id, self.committed.steps());
         let (epoch, workers) = (active.plan().epoch, active.workers());
         self.state = JobState::Running;
-        // No nonce is used twice: an epoch has one plan, and a plan does a step once.
-        let nonce = context.secret(&job, "nonce", [epoch.into(), step.into()]);
         let (microbatches, targets) = self.order.microbatches(step);
-        let (at, commitment) = (PlannedStep { step, epoch }, nonce_commitment(&nonce));
-        let (id, started) = self.journal.start(context, at, commitment);
-        let attempt = Attempt::new(context.now, (id, step), nonce, microbatches, targets);
+        let (id, started) = self.journal.start(context, PlannedStep { step, epoch });
+        let attempt = Attempt::new(context.now, (id, step), microbatches, targets);
         self.attempt = Some(attempt);
         for worker in &workers {
             let message = ToWorker::Step {
@@ -134,9 +131,16 @@ impl TrainingJob {
             step: attempt.step(),
             epoch,
         };
-        let leaves = attempt.disputed_leaves(&subject);
-        let signed = attempt.signed();
-        let open = self.audits.dispute(context.now, at, leaves, signed);
+        let (number, leaves) = (attempt.id().number, attempt.disputed_leaves(&subject));
+        let leaves = leaves.into_iter().map(|(worker, index, leaf)| Subject {
+            at,
+            attempt: number,
+            worker,
+            index,
+            leaf,
+        });
+        let (leaves, signed) = (leaves.collect(), attempt.signed());
+        let open = self.audits.dispute(context.now, leaves, signed);
         attempt.open_dispute(Dispute::new(open, subject));
     }
 

@@ -70,7 +70,7 @@ impl TrainingJob {
             return Some(format!("workers: {workers} of {needed} are here{absent}"));
         }
         let checkers = context.members.checkers().count();
-        let needed = options.min_checkers;
+        let needed = options.checkers;
         let missing = (checkers as u64) < u64::from(needed);
         missing.then(|| format!("checkers: {checkers} of {needed} are here"))
     }

@@ -40,8 +40,7 @@ enum Holdup {
     Update(u32),
     Dispute(u32),
     Save(u32),
-    /// Whether a checker is there.
-    Audits(bool),
+    Audits,
 }
 
 /// A hold-up, and what the job waits for, in words.
@@ -201,24 +200,15 @@ impl TrainingJob {
         }
         if self.audits.oldest_step().is_none() {
             let what = "auditors to open their secrets of the last steps".to_string();
-            let holdup = Holdup::Audits(true);
+            let holdup = Holdup::Audits;
             return Some(Seen { holdup, what });
         }
         let steps = match self.audits.open_steps().len() {
             1 => "1 step is".to_string(),
             count => format!("{count} steps are"),
         };
-        let seconds = context.config.checker_grace_us / 1_000_000;
-        let has_checker = context.members.checkers().next().is_some();
-        let what = if has_checker {
-            format!("checkers to answer: {steps} not audited yet")
-        } else {
-            format!(
-                "a checker, and none is left: {steps} not audited yet. Start `concord checker`; \
-                 after {seconds} s without one they are counted as inconclusive"
-            )
-        };
-        let holdup = Holdup::Audits(has_checker);
+        let what = format!("checkers to answer: {steps} not audited yet");
+        let holdup = Holdup::Audits;
         Some(Seen { holdup, what })
     }
 }

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use concord_proto::draw::{nonce_commitment, seed};
 use concord_proto::ledger::Offence;
 use concord_proto::serving::{
     Deployment, DeploymentId, Finish, Generation, PassHeader, Receipt, ServedModel, StageClaim,
-    Usage,
+    Usage, draw_seed, nonce_commitment,
 };
 use concord_proto::{Digest, Domain, Layers, Signed, WorkerId};
 use concord_verify::serving::{AnswerRules, EdgeDispute, EdgeFault, first_gap};
@@ -379,7 +378,7 @@ impl ReceiptSigner {
     /// it.
     fn draws(&self, receipt: &Signed) -> bool {
         let digest = Digest::of(Domain::Claim, &receipt.body);
-        let [a, b, c, d, ..] = seed(&self.secrets.nonce, &[digest]).0;
+        let [a, b, c, d, ..] = draw_seed(&self.secrets.nonce, &[digest]).0;
         u64::from(u32::from_le_bytes([a, b, c, d])) < self.audit_rate
     }
 }

@@ -17,14 +17,6 @@ impl World {
         }
     }
 
-    /// Whether the worker has claimed the leaf as it is ordered.
-    fn is_claimed(&self, order: &AuditOrder) -> bool {
-        let claims = self.memory.claims.get(&order.step).into_iter();
-        let claims = claims.flat_map(|step| &step.claims);
-        let mut leaves = claims.flat_map(|claim| &claim.leaves);
-        leaves.any(|leaf| *leaf == order.leaf)
-    }
-
     /// Demands that a conviction shows its offence to others, and that its culprit has lied.
     pub(super) fn check_entry(&self, entry: &Signed) {
         let entry: LedgerEntry = entry.open().expect("an entry");
@@ -77,31 +69,33 @@ impl World {
     }
 
     /// The referee begins a re-run.
-    pub(super) fn begin_rerun(&mut self, order: Box<AuditOrder>) {
+    pub(super) fn begin_rerun(&mut self, order: Box<AuditOrder>, traced: WorkerId) {
         assert!(
             self.config.referee,
             "a coordinator without a referee asks it"
         );
         self.refereed.push((*order).clone());
         let done = self.now + MS + self.referee_takes;
-        self.at(done, Item::Refereed(order));
+        self.at(done, Item::Refereed(order, traced));
         if std::mem::take(&mut self.dies_at_first_rerun) {
             self.at(self.now + MS / 2, Item::Crash);
         }
     }
 
     /// The coordinator's own re-run.
-    pub(super) fn referee(&mut self, order: &AuditOrder) {
+    pub(super) fn referee(&mut self, order: &AuditOrder, traced: &WorkerId) {
         let openings = self.opened(order).filter(|_| !self.withholds_from_referee);
-        let (finding, inputs) = match openings {
+        let (finding, inputs, trace) = match openings {
             Some(openings) => {
                 let computed = rerun(&order.leaf, &openings);
                 let inputs = claims::inputs(&order.leaf, &openings);
-                (Finding::Differs { computed }, inputs)
+                let trace = trace(traced, &computed);
+                (Finding::Differs { computed }, inputs, trace)
             }
             None => {
                 let reason = "the inputs are gone".to_string();
-                (Finding::Inconclusive { reason }, Vec::new())
+                let finding = Finding::Inconclusive { reason };
+                (finding, Vec::new(), Digest::default())
             }
         };
         self.apply(CoreEvent::Refereed {
@@ -109,6 +103,7 @@ impl World {
             order: order.order,
             finding,
             inputs,
+            trace,
             is_able: !self.is_referee_small,
         });
     }
@@ -118,7 +113,7 @@ impl World {
         let truth = openings.map(|openings| rerun(&order.leaf, &openings));
         let (how, signer) = match &self.processes[&auditor].body {
             Body::Worker(worker) => (Checker::Honest, worker.key.clone()),
-            Body::Checker(how, key) => (*how, (**key).clone()),
+            Body::Checker(how, auditor) => (*how, auditor.key.clone()),
             Body::Auditor(auditor) if auditor.manner == Manner::Mute => return,
             Body::Auditor(auditor) => (Checker::Honest, auditor.key.clone()),
         };
@@ -126,12 +121,12 @@ impl World {
             digest: fake::mix("accused", &[port.digest]),
             ..*port
         };
+        let trace = match (how, &truth) {
+            (Checker::Honest, Some(truth)) => trace(&signer.public(), truth),
+            _ => Digest::default(),
+        };
         let finding = match (how, truth) {
             (Checker::Lazy, _) => Finding::Agrees,
-            (Checker::Evasive, _) if self.is_claimed(&order) => Finding::Agrees,
-            (Checker::Evasive, _) => Finding::Inconclusive {
-                reason: "gone".to_string(),
-            },
             (Checker::Accuser, _) => Finding::Differs {
                 computed: order.leaf.outputs.iter().map(garbage).collect(),
             },
@@ -149,11 +144,14 @@ impl World {
         };
         let verdict = Verdict {
             job: order.job,
+            attempt: order.attempt,
             step: order.step,
             epoch: order.epoch,
             worker: order.worker,
+            index: order.index,
             leaf: order.leaf.digest(),
             finding,
+            trace,
         };
         let verdict = ToCoordinator::Verdict {
             order: order.order,
@@ -161,4 +159,12 @@ impl World {
         };
         self.soon(Item::Act(auditor, Act::Say(verdict)));
     }
+}
+
+/// What stands for knowing how a leaf was computed.
+fn trace(checker: &WorkerId, computed: &[Port]) -> Digest {
+    let key = Digest(checker.0);
+    let digests = computed.iter().map(|port| port.digest);
+    let all: Vec<Digest> = [key].into_iter().chain(digests).collect();
+    fake::mix("trace", &all)
 }

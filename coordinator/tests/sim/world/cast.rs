@@ -24,7 +24,8 @@ impl World {
     }
 
     pub fn join_checker(&mut self, number: u8, at: u64, checker: Checker) -> WorkerId {
-        self.join(number, at, Body::Checker(checker, Box::new(key(number))), 1)
+        let auditor = Auditor::new(key(number), key(255).public(), Manner::Honest);
+        self.join(number, at, Body::Checker(checker, Box::new(auditor)), 1)
     }
 
     /// An auditor, which the job names with this rate.
@@ -47,8 +48,9 @@ impl World {
 
     pub(super) fn restart(&mut self, id: WorkerId) {
         let process = self.processes.get_mut(&id);
-        if let Some(Body::Auditor(auditor)) = process.map(|process| &mut process.body) {
-            auditor.lose_secrets();
+        match process.map(|process| &mut process.body) {
+            Some(Body::Auditor(auditor) | Body::Checker(_, auditor)) => auditor.lose_secrets(),
+            Some(Body::Worker(_)) | None => {}
         }
         self.happen(Item::Break(id));
     }

@@ -72,7 +72,7 @@ impl World {
                 let answer = CoreEvent::Probed { session, failure };
                 self.at(self.now + MS, Item::ToCore(session, answer));
             }
-            CoreEffect::Referee(order) => self.begin_rerun(order),
+            CoreEffect::Referee { order, traced } => self.begin_rerun(order, traced),
             CoreEffect::CheckBlobs { check, blobs } => {
                 let missing = blobs.into_iter().filter(|b| !self.blobs.contains(b));
                 let missing = missing.collect();

@@ -10,6 +10,7 @@ use concord_proto::tree::Node;
 use concord_proto::{Digest, GradientPart, JobSpec, Leaf, Port, PortKind};
 
 use super::fetching::{InputLimits, fetch_tensors, missing};
+use super::trace::Trace;
 use crate::RuntimeError;
 use crate::training::data::Microbatch;
 use crate::training::leaf_work::{self, PartSum, Purpose};
@@ -73,9 +74,8 @@ pub(super) fn node_of(leaf: &Leaf) -> Option<Node> {
 pub(super) fn sum_again(
     (device, stage): (&Device, &Stage),
     spec: &JobSpec,
-    leaf: &Leaf,
-    given: &GivenAgain,
-    batches: &[Microbatch],
+    (leaf, given, batches): (&Leaf, &GivenAgain, &[Microbatch]),
+    trace: &mut Trace,
 ) -> Result<Vec<Port>, RuntimeError> {
     let node = node_of(leaf).ok_or_else(|| missing("its node"))?;
     let mut sums: BTreeMap<GradientPart, PartialSums> = BTreeMap::new();
@@ -106,6 +106,7 @@ pub(super) fn sum_again(
         };
         let sum = sums.get_mut(&part).and_then(|sums| sums.take(node));
         let sum = PartSum::new(sum.ok_or_else(|| missing("a gradient"))?)?;
+        trace.add_all(sum.tensors.iter().map(|tensor| &**tensor))?;
         Ok(sum.port(node, part))
     });
     outputs.collect()

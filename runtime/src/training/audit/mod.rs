@@ -5,8 +5,10 @@ mod fetching;
 mod inputs;
 mod job;
 mod rerun;
+mod trace;
 
 pub(crate) use fetching::missing;
 pub(crate) use inputs::{GivenInputs, Inputs, OpenedLeaf};
 pub(crate) use job::AuditedJob;
 pub(crate) use rerun::LeafRerun;
+pub(crate) use trace::Trace;

@@ -13,6 +13,7 @@ use super::again::sum_again;
 use super::fetching::missing;
 use super::inputs::Inputs;
 use super::job::cached_bytes;
+use super::trace::Trace;
 use crate::model_blobs::ModelBlobs;
 use crate::stage_cache::StageCache;
 use crate::training::leaf_work::Purpose;
@@ -30,7 +31,7 @@ pub(crate) struct LeafRerun<'a> {
 }
 
 impl LeafRerun<'_> {
-    /// The outputs that the leaf should have.
+    /// The outputs that the leaf should have; `trace` takes in what is met on the way to them.
     ///
     /// # Errors
     /// [`RuntimeError`] where an input is missing or does not fit, or where a GPU fails.
@@ -39,11 +40,12 @@ impl LeafRerun<'_> {
         spec_address: Digest,
         config: Arc<DecoderConfig>,
         base: &ModelBlobs,
+        trace: &mut Trace,
     ) -> Result<Vec<Port>, RuntimeError> {
         match self.inputs.leaf.phase {
-            LeafPhase::Reduce if self.inputs.again.is_none() => self.reduce(),
-            LeafPhase::Norm => self.norms(),
-            LeafPhase::Update => self.update(),
+            LeafPhase::Reduce if self.inputs.again.is_none() => self.reduce(trace),
+            LeafPhase::Norm => self.norms(trace),
+            LeafPhase::Update => self.update(trace),
             LeafPhase::Forward | LeafPhase::Backward | LeafPhase::Reduce => {
                 let (spec, layers) = (&self.inputs.spec, self.inputs.leaf.layers);
                 let (values, positions) = (self.inputs.values()?, self.inputs.sequence_len);
@@ -65,9 +67,10 @@ impl LeafRerun<'_> {
                 let ports = match &self.inputs.again {
                     Some(again) => {
                         let (leaf, batches) = (&self.inputs.leaf, &self.inputs.microbatches);
-                        sum_again((self.device, &stage), spec, leaf, again, batches)
+                        let of = (leaf, again, &batches[..]);
+                        sum_again((self.device, &stage), spec, of, trace)
                     }
-                    None => microbatch(&stage, self.inputs),
+                    None => microbatch(&stage, self.inputs, trace),
                 };
                 if let Some(bytes) = cached {
                     stages.put(key, bytes, stage);
@@ -77,7 +80,7 @@ impl LeafRerun<'_> {
         }
     }
 
-    fn reduce(&self) -> Result<Vec<Port>, RuntimeError> {
+    fn reduce(&self, trace: &mut Trace) -> Result<Vec<Port>, RuntimeError> {
         let mut ports = Vec::new();
         for output in &self.inputs.leaf.outputs {
             let PortKind::Partial { node, part } = output.kind else {
@@ -95,6 +98,7 @@ impl LeafRerun<'_> {
             }
             let leaf = |microbatch: u32| of(microbatch).unwrap_or(&[]);
             let sum = leaf_work::PartSum::new(leaf_work::reduce(self.device, node, &leaf)?)?;
+            trace.add_all(sum.tensors.iter().map(|tensor| &**tensor))?;
             ports.push(sum.port(node, part));
         }
         Ok(ports)
@@ -125,20 +129,22 @@ impl LeafRerun<'_> {
         Ok(gradients)
     }
 
-    fn norms(&self) -> Result<Vec<Port>, RuntimeError> {
+    fn norms(&self, trace: &mut Trace) -> Result<Vec<Port>, RuntimeError> {
         let (spec, layers) = (&self.inputs.spec, self.inputs.leaf.layers);
         let gradients = self.step_gradients()?;
+        trace.add_all(gradients.values().map(|tensor| &**tensor))?;
         let norms = leaf_work::norms(spec, layers, self.device, &gradients)?;
         Ok(vec![leaf_work::norms_port(&norms)])
     }
 
-    fn update(&self) -> Result<Vec<Port>, RuntimeError> {
+    fn update(&self, trace: &mut Trace) -> Result<Vec<Port>, RuntimeError> {
         let (spec, layers) = (&self.inputs.spec, self.inputs.leaf.layers);
         let scalars = self.inputs.scalars.as_ref();
         let scalars = scalars.ok_or_else(|| missing("the scalars"))?;
         let state = self.inputs.state()?.placed(self.device)?;
         let gradients = self.step_gradients()?;
         let updated = leaf_work::update(spec, layers, self.device, &state, &gradients, scalars)?;
+        trace.add_all(updated.state.values().values())?;
         Ok(updated.outputs())
     }
 
@@ -159,7 +165,11 @@ impl LeafRerun<'_> {
     }
 }
 
-fn microbatch(stage: &Stage, inputs: &Inputs) -> Result<Vec<Port>, RuntimeError> {
+fn microbatch(
+    stage: &Stage,
+    inputs: &Inputs,
+    trace: &mut Trace,
+) -> Result<Vec<Port>, RuntimeError> {
     let (spec, leaf) = (&inputs.spec, &inputs.leaf);
     let batch = inputs
         .microbatches
@@ -180,6 +190,7 @@ fn microbatch(stage: &Stage, inputs: &Inputs) -> Result<Vec<Port>, RuntimeError>
         false => Purpose::Update(Keeps::Inputs),
     };
     let forwarded = leaf_work::forward(stage, layers, &batch.batch, hidden, purpose)?;
+    trace.add_all(forwarded.tensors())?;
     if !goes_back {
         return Ok(vec![forwarded.output]);
     }
@@ -192,5 +203,6 @@ fn microbatch(stage: &Stage, inputs: &Inputs) -> Result<Vec<Port>, RuntimeError>
         forwarded,
         gradient,
     )?;
+    trace.add_all(done.tensors())?;
     Ok(done.outputs)
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use concord_proto::AttemptId;
 use concord_proto::auditor::Enrolment;
-use concord_proto::draw::{AuditRate, nonce_commitment};
 use concord_proto::ledger::{LedgerEntry, LedgerEvent, Offence, Verdict, entry_digest};
 use concord_proto::{
     Conviction, Digest, JobId, JobSpec, Plan, PublicKey, Signed, SignedError, WorkerId,
@@ -13,9 +12,6 @@ use concord_proto::{
 use super::VerifyError;
 use super::auditors::KnownAuditors;
 use super::files::{LEDGER, SPEC};
-
-/// The highest audit rate: every leaf.
-const RATE_MAX: u64 = 1 << 32;
 
 /// A step as it was committed last.
 pub(super) struct Commit {
@@ -27,8 +23,6 @@ pub(super) struct Commit {
     pub(super) plan: usize,
     pub(super) record: Digest,
     pub(super) claims: Vec<Digest>,
-    pub(super) nonce: [u8; 32],
-    pub(super) rates: Vec<AuditRate>,
 }
 
 /// A verdict, and who gave it.
@@ -58,7 +52,6 @@ pub(super) struct History {
     /// One for each step.
     pub(super) commits: Vec<Commit>,
     pub(super) verdicts: Vec<GivenVerdict>,
-    pub(super) inconclusive: BTreeSet<Digest>,
     /// Who is enrolled, and whether as a checker.
     pub(super) enrolled: BTreeSet<(WorkerId, bool)>,
     pub(super) convicted: BTreeSet<WorkerId>,
@@ -72,7 +65,6 @@ struct Open {
     attempt: AttemptId,
     step: u32,
     epoch: u32,
-    commitment: Digest,
 }
 
 impl History {
@@ -99,7 +91,6 @@ impl History {
         let mut reader = Reader {
             spec,
             open: None,
-            nonces: BTreeSet::new(),
             epochs: BTreeMap::new(),
             completed: false,
             history: Self {
@@ -109,7 +100,6 @@ impl History {
                 attempts: Vec::new(),
                 commits: Vec::new(),
                 verdicts: Vec::new(),
-                inconclusive: BTreeSet::new(),
                 enrolled: BTreeSet::new(),
                 convicted: BTreeSet::new(),
                 auditors: KnownAuditors::default(),
@@ -191,7 +181,6 @@ fn words(event: &LedgerEvent) -> String {
         }
         LedgerEvent::Committed { step, .. } => format!("step {step} committed"),
         LedgerEvent::Judged { verdict } => format!("verdict of {}", verdict.signer.short()),
-        LedgerEvent::Inconclusive { leaf, .. } => format!("leaf {leaf:?} inconclusive"),
         LedgerEvent::Convicted { culprit, .. } => format!("{} convicted", culprit.short()),
         LedgerEvent::Voided { from_step } => format!("steps from {from_step} void"),
         LedgerEvent::Completed { .. } => "job completed".to_string(),
@@ -203,8 +192,6 @@ struct Reader<'a> {
     spec: &'a JobSpec,
     history: History,
     open: Option<Open>,
-    /// Commitments to nonces that have been published, and must not be used again.
-    nonces: BTreeSet<Digest>,
     /// Index of the plan of each epoch.
     epochs: BTreeMap<u32, usize>,
     completed: bool,
@@ -234,7 +221,6 @@ impl Reader<'_> {
                 attempt,
                 step,
                 epoch,
-                nonce_commitment,
             } => {
                 let next = *attempt as usize == self.history.attempts.len();
                 require(next, "attempts before it are missing")?;
@@ -243,16 +229,12 @@ impl Reader<'_> {
                     entry: digest,
                 };
                 self.history.attempts.push(attempt);
-                self.started(attempt, *step, *epoch, *nonce_commitment)
+                self.started(attempt, *step, *epoch)
             }
             LedgerEvent::Auditing { enrolment } => self.auditing(enrolment),
             LedgerEvent::Revealed { reveal } => self.history.auditors.reveal(reveal),
             LedgerEvent::Committed { .. } => self.committed((entry.number, digest), &entry.event),
             LedgerEvent::Judged { verdict } => self.verdict_given(entry.number, verdict),
-            LedgerEvent::Inconclusive { leaf, .. } => {
-                self.history.inconclusive.insert(*leaf);
-                Ok(())
-            }
             LedgerEvent::Convicted {
                 culprit,
                 offence,
@@ -301,13 +283,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn started(
-        &mut self,
-        attempt: AttemptId,
-        step: u32,
-        epoch: u32,
-        commitment: Digest,
-    ) -> Result<(), String> {
+    fn started(&mut self, attempt: AttemptId, step: u32, epoch: u32) -> Result<(), String> {
         require(step == self.next_step(), "another step comes next")?;
         require(step < self.spec.chain_steps(), "the job has fewer steps")?;
         let present = self
@@ -316,13 +292,10 @@ impl Reader<'_> {
             .last()
             .is_some_and(|plan| plan.epoch == epoch);
         require(present, "its epoch is not that of the plan in effect")?;
-        let fresh = !self.nonces.contains(&commitment);
-        require(fresh, "its nonce was published before")?;
         self.open = Some(Open {
             attempt,
             step,
             epoch,
-            commitment,
         });
         Ok(())
     }
@@ -338,8 +311,6 @@ impl Reader<'_> {
             epoch,
             record,
             claims,
-            nonce,
-            rates,
         } = event
         else {
             return Err("it is no commit".to_string());
@@ -349,9 +320,6 @@ impl Reader<'_> {
         let same = started == (*attempt, *step, *epoch);
         require(same, "another attempt was started before it")?;
         self.history.auditors.committed(*attempt, digest);
-        let fits = nonce_commitment(nonce) == open.commitment;
-        require(fits, "its nonce is not the one that was committed to")?;
-        self.nonces.insert(open.commitment);
         let plan = *self.epochs.get(epoch).ok_or("there is no such epoch")?;
         let workers: Vec<WorkerId> = self.history.plans[plan]
             .workers()
@@ -359,13 +327,6 @@ impl Reader<'_> {
             .collect();
         let one_each = claims.len() == workers.len();
         require(one_each, "it has not one claim for each worker of the plan")?;
-        let rated = rates
-            .iter()
-            .map(|rate| rate.worker)
-            .eq(workers.iter().copied());
-        require(rated, "its audit rates are not those of the plan's workers")?;
-        let bounded = rates.iter().all(|rate| rate.rate <= RATE_MAX);
-        require(bounded, "an audit rate is over 1")?;
         for worker in workers {
             let out = self.history.convicted.contains(&worker);
             require(!out, &format!("{} was convicted before", worker.short()))?;
@@ -376,8 +337,6 @@ impl Reader<'_> {
             plan,
             record: *record,
             claims: claims.clone(),
-            nonce: *nonce,
-            rates: rates.clone(),
         });
         Ok(())
     }

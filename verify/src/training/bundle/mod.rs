@@ -88,9 +88,9 @@ impl Bundle {
 }
 
 /// Checks a bundle: the job id, the chain of records, the signatures and numbering of the ledger,
-/// that every step is covered by claims that fit together, and that every leaf that was drawn was
-/// re-run by a checker, or counts as inconclusive, and that every conviction shows its offence, as
-/// far as that can be seen without computing.
+/// that every step is covered by claims that fit together, that no finding against a leaf is open,
+/// and that every conviction shows its offence, as far as that can be seen without computing. What
+/// each checker has drawn and settled is derived again, and reported.
 ///
 /// # Errors
 /// [`VerifyError`] naming the file, the statement in it and, where one is at fault, the party.
@@ -98,8 +98,8 @@ pub fn verify(bundle: &Bundle) -> Result<Report, VerifyError> {
     verify_by(bundle, &BTreeSet::new())
 }
 
-/// As [`verify`], for a reader who believes these checkers alone: an audit that another one did is
-/// checked, and counts for nothing. With none, all are believed.
+/// As [`verify`], for a reader who believes these checkers: what one of them found wrong no
+/// conviction takes back.
 ///
 /// # Errors
 /// As [`verify`].
@@ -107,6 +107,6 @@ pub fn verify_by(bundle: &Bundle, pinned: &BTreeSet<WorkerId>) -> Result<Report,
     let history = history::History::of(&bundle.spec, &bundle.ledger)?;
     let steps = chain::check(bundle, &history)?;
     let shown = convictions::check(bundle, &history)?;
-    let audits = audits::check(&bundle.spec, &history, &shown, &steps, pinned)?;
-    Ok(report::of(bundle, &history, &steps, (&audits, &shown)))
+    audits::check(&history, &shown, &steps, pinned)?;
+    Ok(report::of(bundle, &history, &steps, &shown))
 }

@@ -9,7 +9,7 @@ use super::auditors::{KnownAuditor, OpenSecret};
 use super::chain::StepLeaves;
 use super::history::{GivenVerdict, History};
 
-/// What an auditor that is honest shows.
+/// What an auditor that is honest shows: a checker of the pool, or one that the job names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuditorReport {
     pub auditor: WorkerId,
@@ -25,6 +25,8 @@ pub struct AuditorReport {
     /// Attempts that may each hide a false leaf that it has drawn: those of the chain that it has
     /// not settled, and those that were voided after it had opened their secrets.
     pub unsettled: u32,
+    /// Evaluations that decide about the result of which it has not found every leaf right.
+    pub deciding_unseen: u32,
 }
 
 impl AuditorReport {
@@ -72,6 +74,7 @@ pub(super) fn report(
             agreed: 0,
             steps: 0,
             unsettled: 0,
+            deciding_unseen: 0,
         };
         count(&mut report, known, (spec, history, steps));
         report
@@ -102,21 +105,22 @@ fn count(
     let agreed = agreed_by(history, &report.auditor);
     for ((step, leaves), commit) in (0_u32..).zip(steps).zip(&history.commits) {
         let decides = spec.decides(step);
-        let at = (step, history.plan(commit).epoch);
-        let secret = secrets.get(&commit.attempt.number);
-        let entry = history.auditors.committed.get(&commit.attempt.number);
+        let attempt = commit.attempt.number;
+        let secret = secrets.get(&attempt);
+        let entry = history.auditors.committed.get(&attempt);
         let counts = secret.and_then(|(secret, rate)| {
             let secret = (secret.secret, *rate);
-            Some(settled(secret, entry?, (at, decides), leaves, &agreed))
+            Some(settled(secret, entry?, (attempt, decides), leaves, &agreed))
         });
         let (drawn, agreed) = counts.unwrap_or((0, 0));
         report.drawn += drawn;
         report.agreed += agreed;
+        let is_settled = counts.is_some() && drawn == agreed;
         if !decides && leaves.iter().all(|(_, leaves)| !leaves.is_empty()) {
-            let is_settled = counts.is_some() && drawn == agreed;
             report.steps += 1;
             report.unsettled += u32::from(!is_settled);
         }
+        report.deciding_unseen += u32::from(decides && !is_settled);
     }
 }
 
@@ -124,7 +128,7 @@ fn count(
 fn settled(
     (secret, rate): (Digest, u64),
     entry: &Digest,
-    ((step, epoch), decides): ((u32, u32), bool),
+    (attempt, decides): (u32, bool),
     leaves: &StepLeaves,
     agreed: &Agreed,
 ) -> (u64, u64) {
@@ -134,14 +138,14 @@ fn settled(
         for index in auditor::drawn(&secret, entry, worker, rate, count, decides) {
             let leaf = Leaf::digest(&leaves[index as usize]);
             drawn += 1;
-            found += u64::from(agreed.contains(&(step, epoch, *worker, leaf)));
+            found += u64::from(agreed.contains(&(attempt, *worker, index, leaf)));
         }
     }
     (drawn, found)
 }
 
-/// Leaves by step, epoch, worker and digest.
-type Agreed = BTreeSet<(u32, u32, WorkerId, Digest)>;
+/// Leaves by attempt, worker, place and digest.
+type Agreed = BTreeSet<(u32, WorkerId, u32, Digest)>;
 
 fn agreed_by(history: &History, auditor: &WorkerId) -> Agreed {
     let given = history.verdicts.iter();
@@ -149,7 +153,7 @@ fn agreed_by(history: &History, auditor: &WorkerId) -> Agreed {
         given.filter(|given| given.checker == *auditor && given.verdict.finding == Finding::Agrees);
     let place = |given: &GivenVerdict| {
         let verdict = &given.verdict;
-        (verdict.step, verdict.epoch, verdict.worker, verdict.leaf)
+        (verdict.attempt, verdict.worker, verdict.index, verdict.leaf)
     };
     agreeing.map(place).collect()
 }

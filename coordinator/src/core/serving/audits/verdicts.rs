@@ -194,7 +194,7 @@ impl AnswerAudits {
 /// Counts an audit for those whose verdict was right.
 fn note_answered(context: &mut EventContext, audit: &AnswerAudit, right: &AnswerVerdict) {
     for said in audit.said.iter().filter(|said| said.verdict == *right) {
-        context.members.note_answered(&said.judge);
+        context.members.note_answered(&said.judge, 1);
     }
 }
 

@@ -10,8 +10,7 @@ use super::{
 
 impl LeafAudits {
     /// Another party has found a contested leaf right: those that contradict the claim are left
-    /// out. Where they found it wrong as it was claimed, that is written down, and its step is
-    /// void.
+    /// out. In a step that is final, what they found is written down, and the step is void.
     pub(super) fn outvote(
         &mut self,
         context: &mut EventContext,
@@ -27,12 +26,11 @@ impl LeafAudits {
         audit.contradictions.clear();
         let is_final = audit.purpose != Purpose::Dispute;
         let outvoted = contested.contradictions.iter();
-        let is_dissent = outvoted.clone().any(|one| one.is_about(&contested.leaf));
-        let void = (is_final && is_dissent).then_some(contested.at.step);
+        let void = is_final.then_some(contested.of.at.step);
         if void.is_some() {
             contested.write_verdicts(context, journal);
         }
-        let step = job.spec().words(contested.at.step);
+        let step = job.spec().words(contested.of.at.step);
         let leave_out = |one: &Contradiction| AuditDecision::LeaveOut {
             party: one.auditor(),
             void,
@@ -40,7 +38,7 @@ impl LeafAudits {
                 "{} and {} do not agree about the {} in {step}, and no referee decides",
                 one.auditor().short(),
                 auditor.short(),
-                leaf_words(&contested.leaf)
+                leaf_words(&contested.of.leaf)
             ),
         };
         let accept = void.is_none().then_some(AuditDecision::Accept {
@@ -61,14 +59,13 @@ impl LeafAudits {
         let Some((last, earlier)) = audit.contradictions.split_last() else {
             return Vec::new();
         };
-        let mut earlier = earlier.iter().filter(|one| one.accuses && last.accuses);
-        if !earlier.any(|one| one.said == last.said) {
+        if !earlier.iter().any(|one| one.said == last.said) {
             return Vec::new();
         }
         let reason = format!(
             "two checkers found a leaf of worker {} wrong, the {}, and no referee decides",
-            audit.worker.short(),
-            leaf_words(&audit.leaf)
+            audit.of.worker.short(),
+            leaf_words(&audit.of.leaf)
         );
         vec![self.leave_worker_out(context, journal, (number, audit), reason)]
     }

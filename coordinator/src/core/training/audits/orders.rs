@@ -1,17 +1,17 @@
-//! Who re-runs what: orders to checkers, canaries among them, and what nobody can audit.
+//! Who re-runs what: orders to checkers and auditors, and what nobody can audit.
 
 use std::collections::BTreeSet;
 
 use concord_proto::session::{AuditOrder, Role, ToWorker};
-use concord_proto::{Digest, Leaf, Port, PortKind, WorkerId};
+use concord_proto::{Leaf, Port, PortKind, WorkerId};
 
 use super::{
-    AuditDecision, Bait, EventContext, JobOrder, Journal, LeafAudit, LeafAudits, Purpose, Queued,
+    AuditDecision, EventContext, JobOrder, Journal, LeafAudit, LeafAudits, Purpose, Queued,
     Standing,
 };
 
 /// An auditor that has left leaves of so many steps in a row unanswered is asked for no more.
-const UNANSWERED_MAX: u32 = 3;
+pub(super) const UNANSWERED_MAX: u32 = 3;
 
 /// Who might re-run a leaf.
 enum Candidate {
@@ -29,12 +29,12 @@ impl LeafAudits {
         sums_again: bool,
     ) -> Vec<Queued> {
         let late = context.config.audit_timeout_us;
-        let (mut silent, mut given_up) = (Vec::new(), BTreeSet::new());
-        for (number, audit) in &mut self.open {
+        let mut given_up = BTreeSet::new();
+        for audit in self.open.values_mut() {
             if let Standing::Ordered { auditor, since, .. } = audit.standing {
                 let is_gone = context.members.session(&auditor).is_none();
                 let computed = match sums_again {
-                    true => microbatches(&audit.leaf),
+                    true => microbatches(&audit.of.leaf),
                     false => 1,
                 };
                 let late = late.saturating_mul(computed);
@@ -43,15 +43,10 @@ impl LeafAudits {
                     // It may come back: nobody else's word settles it.
                     audit.standing = Standing::Queued(context.now);
                 } else if is_gone || context.now.since(since) > late {
-                    given_up.extend(is_own.then_some((auditor, audit.at.step)));
+                    given_up.extend(is_own.then_some((auditor, audit.of.at.step)));
                     audit.pass_on(context.now, auditor);
-                    let is_canary = matches!(audit.purpose, Purpose::Canary { .. });
-                    silent.extend(is_canary.then_some((*number, auditor)));
                 }
             }
-        }
-        for (number, checker) in silent {
-            self.close_unanswered(context, number, checker);
         }
         for (auditor, step) in given_up {
             let times = self.unanswered.entry(auditor).or_default();
@@ -73,7 +68,7 @@ impl LeafAudits {
                 number: *number,
                 since,
             }),
-            Standing::Ordered { .. } | Standing::Held { .. } | Standing::Refereed { .. } => None,
+            Standing::Ordered { .. } | Standing::Refereed { .. } => None,
         };
         self.open.iter().filter_map(queued).collect()
     }
@@ -90,8 +85,12 @@ impl LeafAudits {
         let Some(audit) = self.open.get(&queued.number) else {
             return Vec::new();
         };
-        if audit.is_contested() && audit.has_referee(context) {
+        if (audit.is_contested() || audit.is_recheck()) && audit.has_referee(context) {
             return self.hand_to_referee(context, journal, job, queued);
+        }
+        if audit.is_recheck() {
+            self.close(context, queued.number);
+            return Vec::new();
         }
         match self.candidate(context, audit) {
             Candidate::Found(auditor) => {
@@ -99,27 +98,19 @@ impl LeafAudits {
                 Vec::new()
             }
             Candidate::AllBusy => Vec::new(),
-            Candidate::Nobody => self.give_up(context, journal, job, queued),
+            Candidate::Nobody => self.give_up(context, journal, queued),
         }
     }
 
     fn candidate(&self, context: &EventContext, audit: &LeafAudit) -> Candidate {
-        if context.members.session(&audit.worker).is_none() {
+        if context.members.session(&audit.of.worker).is_none() {
             return Candidate::Nobody;
-        }
-        if let Purpose::Canary { checker, .. } = &audit.purpose {
-            let is_here = context.members.session(checker).is_some();
-            return if is_here && !audit.tried.contains(checker) {
-                Candidate::Found(*checker)
-            } else {
-                Candidate::Nobody
-            };
         }
         if let (Purpose::Own { auditor }, false) = (&audit.purpose, audit.is_contested()) {
             return self.own_auditor(context, audit, *auditor);
         }
         let may_audit = |id: &WorkerId| {
-            *id != audit.worker && !audit.tried.contains(id) && !self.left_out.contains(id)
+            *id != audit.of.worker && !audit.tried.contains(id) && !self.left_out.contains(id)
         };
         let of_role = |role| {
             let members = context.members.connected();
@@ -149,12 +140,13 @@ impl LeafAudits {
     /// Gives up what an auditor has drawn of a step: with one leaf unanswered the attempt is
     /// unsettled, and the job need not wait for the others.
     fn close_own(&mut self, context: &mut EventContext, auditor: WorkerId, step: u32) {
-        let is_own =
-            |audit: &LeafAudit| audit.at.step == step && audit.purpose == Purpose::Own { auditor };
+        let is_own = |audit: &LeafAudit| {
+            audit.of.at.step == step && audit.purpose == Purpose::Own { auditor }
+        };
         let own = self.open.iter().filter(|(_, audit)| is_own(audit));
         let own: Vec<u64> = own.map(|(number, _)| *number).collect();
         own.into_iter()
-            .for_each(|number| self.close(context, number));
+            .for_each(|number| self.inconclusive(context, number));
     }
 
     /// The auditor whose secret has drawn a leaf: nobody else's word settles it.
@@ -165,11 +157,7 @@ impl LeafAudits {
         auditor: WorkerId,
     ) -> Candidate {
         let is_here = context.members.session(&auditor).is_some();
-        let unanswered = self.unanswered.get(&auditor);
-        let is_silent = unanswered.is_some_and(|times| *times >= UNANSWERED_MAX);
-        let is_out =
-            is_silent || audit.tried.contains(&auditor) || self.left_out.contains(&auditor);
-        if !is_here || is_out {
+        if !is_here || !self.asks(&auditor) || audit.tried.contains(&auditor) {
             return Candidate::Nobody;
         }
         let is_busy = self.in_flight(&auditor) >= context.config.audits_in_flight;
@@ -203,57 +191,9 @@ impl LeafAudits {
             auditor,
             since: context.now,
         };
-        let bait = audit.bait.clone();
         let message = audit.order(context, job, order);
-        let original = audit.clone();
         *self.asked.entry(auditor).or_default() += 1;
         context.send(&auditor, ToWorker::Audit(Box::new(message)));
-        let member = context.members.get(&auditor);
-        let is_checker = member.is_some_and(|member| member.role == Role::Checker);
-        if let (Some(bait), true) = (bait, is_checker) {
-            self.test_checker(context, journal, job, (auditor, bait), &original);
-        }
-    }
-
-    /// Now and then, and the first time in any case, a checker gets a leaf that is altered.
-    fn test_checker(
-        &mut self,
-        context: &mut EventContext,
-        journal: &mut Journal,
-        job: &JobOrder,
-        (checker, bait): (WorkerId, Bait),
-        beside: &LeafAudit,
-    ) {
-        let (at, rate) = (beside.at, job.options().canary_rate);
-        let numbers = [self.next, at.step.into()];
-        let lot = context.lot(&job.id, "canary", numbers);
-        let is_first = !self.tested.contains(&checker);
-        if rate == 0 || (!is_first && u64::from(lot) >= rate) {
-            return;
-        }
-        let Bait { worker, leaf } = bait;
-        let mut altered = leaf.clone();
-        let output = context.lot(&job.id, "output", numbers) as usize;
-        let output = output % altered.outputs.len().max(1);
-        let Some(port) = altered.outputs.get_mut(output) else {
-            return;
-        };
-        port.digest = Digest(context.secret(&job.id, "altered", [self.next, 0]));
-        self.tested.insert(checker);
-        let original = Box::new(leaf);
-        let purpose = Purpose::Canary { checker, original };
-        let (now, signed) = (context.now, beside.signed.clone());
-        let canary = LeafAudit::new(now, at, (worker, altered), purpose, signed);
-        let number = self.add(canary);
-        self.order(context, journal, job, number, checker);
-    }
-
-    /// A checker did not answer its canary: the verdicts that were held back for it are not
-    /// accepted, and it gets another one with the next leaf.
-    fn close_unanswered(&mut self, context: &mut EventContext, number: u64, checker: WorkerId) {
-        self.close(context, number);
-        self.tested.remove(&checker);
-        self.ask_others(context.now, checker);
     }
 
     /// Nobody is there who could re-run the leaf.
@@ -261,7 +201,6 @@ impl LeafAudits {
         &mut self,
         context: &mut EventContext,
         journal: &mut Journal,
-        job: &JobOrder,
         queued: Queued,
     ) -> Vec<AuditDecision> {
         let Queued { number, since } = queued;
@@ -269,7 +208,7 @@ impl LeafAudits {
             return Vec::new();
         };
         let waited = context.now.since(since);
-        let member = context.members.get(&audit.worker);
+        let member = context.members.get(&audit.of.worker);
         let is_gone = member.is_none_or(|member| member.session.is_none());
         // A worker that is accused is not left out because its link broke, or the coordinator was
         // started again.
@@ -282,8 +221,8 @@ impl LeafAudits {
         if may_return {
             return Vec::new();
         }
-        if let Purpose::Canary { checker, .. } = audit.purpose {
-            self.close_unanswered(context, number, checker);
+        if audit.is_recheck() {
+            self.close(context, number);
             return Vec::new();
         }
         if audit.is_contested() {
@@ -304,18 +243,8 @@ impl LeafAudits {
                 context.now.since(member.left) < context.config.opening_grace_us
             });
             if is_gone || !is_awaited || audit.tried.contains(&auditor) {
-                self.close(context, number);
+                self.inconclusive(context, number);
             }
-            return Vec::new();
-        }
-        let are_awaited = job.options().min_checkers > 0 && audit.tried.is_empty();
-        if is_gone || !are_awaited || waited >= context.config.checker_grace_us {
-            let reason = if is_gone {
-                "its worker left before it was re-run"
-            } else {
-                "no checker could re-run it"
-            };
-            self.inconclusive(context, journal, number, reason.to_string());
         }
         Vec::new()
     }
@@ -328,11 +257,13 @@ impl LeafAudit {
             order,
             spec: job.spec_blob,
             job: job.id,
-            epoch: self.at.epoch,
-            step: self.at.step,
-            worker: self.worker,
-            endpoint: context.endpoint(&self.worker),
-            leaf: self.leaf.clone(),
+            attempt: self.of.attempt,
+            epoch: self.of.at.epoch,
+            step: self.of.at.step,
+            worker: self.of.worker,
+            index: self.of.index,
+            endpoint: context.endpoint(&self.of.worker),
+            leaf: self.of.leaf.clone(),
         }
     }
 }

@@ -2,17 +2,26 @@
 
 use std::collections::BTreeSet;
 
-use concord_proto::ledger::{Finding, LedgerEvent, Offence};
-use concord_proto::{ClaimedLeaf, Conviction, Digest, Port, WorkerId};
+use concord_proto::ledger::{Finding, LedgerEvent, Offence, Verdict};
+use concord_proto::{ClaimedLeaf, Conviction, Digest, Port, Signed, WorkerId};
 use concord_verify::training::{leaf_words, sorted_ports};
 
 use super::{
-    AuditDecision, Change, Charge, Contradiction, CoreEffect, EventContext, JobOrder, Journal,
-    LeafAudit, LeafAudits, Purpose, Queued, Standing,
+    AuditDecision, Charge, Contradiction, CoreEffect, EventContext, JobOrder, Journal, LeafAudit,
+    LeafAudits, Purpose, Queued, Standing,
 };
 
 /// So many times the referee tries to get the inputs of a leaf: a link may break for a moment.
 const RERUNS_MAX: u32 = 3;
+
+/// What the referee says about a leaf.
+pub(in crate::core) struct Refereed {
+    pub(in crate::core) finding: Finding,
+    /// Addresses of the inputs.
+    pub(in crate::core) inputs: Vec<Vec<Digest>>,
+    /// What it knows of the leaf, under the key that was asked for.
+    pub(in crate::core) trace: Digest,
+}
 
 /// What the referee has found, and from what.
 struct Rerun {
@@ -20,14 +29,16 @@ struct Rerun {
     inputs: Vec<Vec<Digest>>,
     /// Sorted.
     computed: Vec<Port>,
+    /// Under the key that it was asked for.
+    trace: Digest,
 }
 
 impl LeafAudits {
     /// Workers of which a leaf was called wrong, until that is decided: they take no new seat.
     pub(in super::super) fn accused(&self) -> impl Iterator<Item = WorkerId> {
-        let is_accused = |audit: &&LeafAudit| audit.contradictions.iter().any(|one| one.accuses);
+        let is_accused = |audit: &&LeafAudit| !audit.contradictions.is_empty();
         let accused = self.open.values().filter(is_accused);
-        accused.map(|audit| audit.worker)
+        accused.map(|audit| audit.of.worker)
     }
 
     /// Who has given a verdict that the referee is yet to decide about.
@@ -51,8 +62,8 @@ impl LeafAudits {
         let Some(audit) = self.open.get(&queued.number) else {
             return Vec::new();
         };
-        if context.members.session(&audit.worker).is_none() {
-            return self.give_up(context, journal, job, queued);
+        if context.members.session(&audit.of.worker).is_none() {
+            return self.give_up(context, journal, queued);
         }
         let tries = u64::from(audit.failed_reruns);
         let pause = context.config.opening_grace_us.saturating_mul(tries);
@@ -69,19 +80,27 @@ impl LeafAudits {
         if let Some(audit) = self.open.get_mut(&queued.number) {
             audit.standing = Standing::Refereed { order };
             let order = Box::new(audit.order(context, job, order));
-            context.out.tell(CoreEffect::Referee(order));
+            let traced = match &audit.purpose {
+                Purpose::Recheck { verdict } => verdict.signer,
+                Purpose::Own { .. } | Purpose::Dispute | Purpose::Doubt => audit.of.worker,
+            };
+            context.out.tell(CoreEffect::Referee { order, traced });
         }
         Vec::new()
     }
 
-    /// The referee has re-run a leaf, from inputs at these addresses.
+    /// The referee has re-run a leaf.
     pub(in super::super) fn refereed(
         &mut self,
         context: &mut EventContext,
         journal: &mut Journal,
         job: &JobOrder,
         order: u64,
-        (finding, inputs): (Finding, Vec<Vec<Digest>>),
+        Refereed {
+            finding,
+            inputs,
+            trace,
+        }: Refereed,
     ) -> Vec<AuditDecision> {
         let is_asked = |audit: &LeafAudit| audit.standing == Standing::Refereed { order };
         let mut open = self.open.iter_mut();
@@ -89,7 +108,7 @@ impl LeafAudits {
         let Some((&number, audit)) = open.find(|(_, audit)| is_asked(audit)) else {
             return Vec::new();
         };
-        let claimed = sorted_ports(&audit.leaf.outputs);
+        let claimed = sorted_ports(&audit.of.leaf.outputs);
         let computed = match finding {
             Finding::Agrees => claimed.clone(),
             Finding::Differs { computed } => sorted_ports(&computed),
@@ -107,7 +126,12 @@ impl LeafAudits {
             let why = "its re-run gives other outputs than the leaf names";
             return self.undecided(context, journal, number, why);
         }
-        self.decide(context, journal, job, number, &Rerun { inputs, computed })
+        let rerun = Rerun {
+            inputs,
+            computed,
+            trace,
+        };
+        self.decide(context, journal, job, number, &rerun)
     }
 
     /// The referee has no memory for a leaf: as without one, others give their opinion.
@@ -140,61 +164,39 @@ impl LeafAudits {
         let Some(audit) = self.open.get(&number).cloned() else {
             return Vec::new();
         };
-        let is_right = rerun.computed == sorted_ports(&audit.leaf.outputs);
+        let is_right = rerun.computed == sorted_ports(&audit.of.leaf.outputs);
         let (truths, lies): (Vec<&Contradiction>, Vec<&Contradiction>) = audit
             .contradictions
             .iter()
             .partition(|one| one.said == rerun.computed);
+        self.close(context, number);
         let mut decisions = Vec::new();
-        if is_right {
-            self.note_right(context, number, &mut decisions);
-        } else {
-            self.close(context, number);
-            for verdict in truths.iter().filter(|one| one.is_about(&audit.leaf)) {
-                let verdict = verdict.verdict.clone();
+        if !is_right {
+            for truth in &truths {
+                let verdict = truth.verdict.clone();
                 journal.write(context, LedgerEvent::Judged { verdict });
             }
             let charge = audit.wrong_result(job, rerun, &truths);
             decisions.push(AuditDecision::Convict(charge));
+        } else if audit.purpose == Purpose::Dispute {
+            decisions.push(AuditDecision::DisputeAgrees { number });
         }
-        let lies = lies.into_iter();
+        let lies = lies.into_iter().map(|lie| &lie.verdict);
         let charges = lies.map(|lie| audit.false_verdict(job, rerun, lie));
         decisions.extend(charges.map(AuditDecision::Convict));
-        for truth in truths {
-            // It looks: what was held back until that was shown is accepted.
-            decisions.extend(self.release_held(truth.auditor()));
+        if let Purpose::Recheck { verdict } = &audit.purpose {
+            let said = verdict.open::<Verdict>();
+            let has_trace = said.is_ok_and(|said| said.trace == rerun.trace);
+            if !is_right || !has_trace {
+                let charge = audit.false_verdict(job, rerun, verdict);
+                decisions.push(AuditDecision::Convict(charge));
+            }
         }
         decisions
     }
 
-    /// The referee has found a leaf right. One that was drawn still needs the word of a checker.
-    fn note_right(
-        &mut self,
-        context: &mut EventContext,
-        number: u64,
-        decisions: &mut Vec<AuditDecision>,
-    ) {
-        let Some(audit) = self.open.get_mut(&number) else {
-            return;
-        };
-        match audit.purpose {
-            Purpose::Dispute => decisions.push(AuditDecision::DisputeAgrees { number }),
-            Purpose::Drawn => {
-                audit.contradictions.clear();
-                audit.standing = Standing::Queued(context.now);
-                let (job, audit) = (self.job, audit.persisted(number));
-                context
-                    .out
-                    .persist(Change::AuditContradicted { job, audit });
-                return;
-            }
-            Purpose::Own { .. } | Purpose::Doubt | Purpose::Canary { .. } => {}
-        }
-        self.close(context, number);
-    }
-
     /// Nothing can decide about a leaf: nobody is convicted. The job does without the worker that
-    /// was accused; where a checker only did not find what was altered, without the checker.
+    /// was accused.
     pub(super) fn undecided(
         &mut self,
         context: &mut EventContext,
@@ -205,28 +207,19 @@ impl LeafAudits {
         let Some(audit) = self.open.get(&number).cloned() else {
             return Vec::new();
         };
+        if audit.is_recheck() {
+            self.close(context, number);
+            return Vec::new();
+        }
         if audit.contradictions.is_empty() {
             // Where others have tried, its worker has not given what it takes.
             let mut tried = audit.tried.iter();
-            let was_tried = audit.failed_reruns > 0 || tried.any(|by| *by != audit.worker);
-            let withheld_by = was_tried.then_some(audit.worker);
+            let was_tried = audit.failed_reruns > 0 || tried.any(|by| *by != audit.of.worker);
+            let withheld_by = was_tried.then_some(audit.of.worker);
             return vec![AuditDecision::DisputeUndecided { withheld_by }];
         }
-        let words = leaf_words(&audit.leaf);
-        let worker = audit.worker.short();
-        if !audit.contradictions.iter().any(|one| one.accuses) {
-            self.close(context, number);
-            let leave_out = |one: &Contradiction| AuditDecision::LeaveOut {
-                party: one.auditor(),
-                void: None,
-                reason: format!(
-                    "checker {} took an altered leaf for right, the {words} by worker {worker}, \
-                     and nothing decides about it: {why}",
-                    one.auditor().short()
-                ),
-            };
-            return audit.contradictions.iter().map(leave_out).collect();
-        }
+        let words = leaf_words(&audit.of.leaf);
+        let worker = audit.of.worker.short();
         let reason = format!(
             "a checker found a leaf of worker {worker} wrong, the {words}, and nothing decides \
              about it: {why}"
@@ -243,13 +236,13 @@ impl LeafAudits {
         (number, audit): (u64, &LeafAudit),
         reason: String,
     ) -> AuditDecision {
-        let void = (audit.purpose != Purpose::Dispute).then_some(audit.at.step);
+        let void = (audit.purpose != Purpose::Dispute).then_some(audit.of.at.step);
         if void.is_some() {
             audit.write_verdicts(context, journal);
         }
-        self.inconclusive(context, journal, number, reason.clone());
+        self.inconclusive(context, number);
         AuditDecision::LeaveOut {
-            party: audit.worker,
+            party: audit.of.worker,
             void,
             reason,
         }
@@ -262,10 +255,9 @@ impl LeafAudit {
         context.config.referee && !self.is_beyond_referee
     }
 
-    /// Writes the verdicts that are about the leaf as it was claimed.
+    /// Writes the verdicts against the leaf.
     pub(super) fn write_verdicts(&self, context: &mut EventContext, journal: &mut Journal) {
-        let about = self.contradictions.iter();
-        for contradiction in about.filter(|one| one.is_about(&self.leaf)) {
+        for contradiction in &self.contradictions {
             let verdict = contradiction.verdict.clone();
             journal.write(context, LedgerEvent::Judged { verdict });
         }
@@ -273,14 +265,14 @@ impl LeafAudit {
 
     /// The leaf, with the claim that it is in.
     fn claimed(&self) -> Option<ClaimedLeaf> {
-        let digest = self.leaf.digest();
+        let digest = self.of.leaf.digest();
         let halves = self.signed.iter();
-        let mut own = halves.filter(|half| half.signed.signer == self.worker);
+        let mut own = halves.filter(|half| half.signed.signer == self.of.worker);
         own.find_map(|half| ClaimedLeaf::of(&half.signed, &half.leaves, &digest))
     }
 
     fn wrong_result(&self, job: &JobOrder, rerun: &Rerun, found: &[&Contradiction]) -> Charge {
-        let claimed = sorted_ports(&self.leaf.outputs);
+        let claimed = sorted_ports(&self.of.leaf.outputs);
         let mut pairs = claimed.iter().zip(&rerun.computed);
         let differing = pairs.find(|(claimed, found)| claimed != found).map_or_else(
             || "other outputs".to_string(),
@@ -293,14 +285,14 @@ impl LeafAudit {
                 )
             },
         );
-        let finders = found.iter().filter(|one| one.accuses);
-        let finders: String = finders
+        let finders: String = found
+            .iter()
             .map(|one| format!("{} and ", one.auditor().short()))
             .collect();
         let evidence = format!(
             "the {} in {}: {differing}, as {finders}the referee found",
-            leaf_words(&self.leaf),
-            job.spec().words(self.at.step),
+            leaf_words(&self.of.leaf),
+            job.spec().words(self.of.at.step),
         );
         let conviction = self.claimed().map(|claimed| {
             Box::new(Conviction::WrongResult {
@@ -311,34 +303,36 @@ impl LeafAudit {
         });
         Charge {
             conviction,
-            wrong: Some(self.at.step),
-            ..Charge::new(self.worker, Offence::WrongResult, evidence)
+            wrong: Some(self.of.at.step),
+            ..Charge::new(self.of.worker, Offence::WrongResult, evidence)
         }
     }
 
-    fn false_verdict(&self, job: &JobOrder, rerun: &Rerun, lie: &Contradiction) -> Charge {
-        let words = leaf_words(&self.leaf);
-        let is_shown = lie.is_about(&self.leaf);
-        let evidence = match is_shown || lie.accuses {
-            true => format!(
-                "it called the {words} by worker {} in {} wrong; the referee found something else",
-                self.worker.short(),
-                job.spec().words(self.at.step),
-            ),
-            false => format!("it passed an altered leaf, the {words}, as right"),
+    fn false_verdict(&self, job: &JobOrder, rerun: &Rerun, lie: &Signed) -> Charge {
+        let leaf = format!(
+            "the {} by worker {} in {}",
+            leaf_words(&self.of.leaf),
+            self.of.worker.short(),
+            job.spec().words(self.of.at.step),
+        );
+        let is_right = rerun.computed == sorted_ports(&self.of.leaf.outputs);
+        let evidence = match (self.is_recheck(), is_right) {
+            (false, _) => format!("it called {leaf} wrong; the referee found something else"),
+            (true, true) => format!("it called {leaf} right and shows no trace of a re-run"),
+            (true, false) => format!("it called {leaf} right, which is wrong"),
         };
         let conviction = self.claimed().map(|claimed| {
             Box::new(Conviction::FalseVerdict {
-                verdict: lie.verdict.clone(),
+                verdict: lie.clone(),
                 claimed,
-                altered: (!is_shown).then(|| lie.shown.clone()),
                 inputs: rerun.inputs.clone(),
                 computed: rerun.computed.clone(),
+                trace: rerun.trace,
             })
         });
         Charge {
             conviction,
-            ..Charge::new(lie.auditor(), Offence::FalseVerdict, evidence)
+            ..Charge::new(lie.signer, Offence::FalseVerdict, evidence)
         }
     }
 }

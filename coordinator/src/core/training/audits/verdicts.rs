@@ -1,17 +1,18 @@
-//! What checkers say, and what follows from it.
+//! What checkers and auditors say, and what follows from it.
 
 use concord_proto::client::JobEvent;
 use concord_proto::ledger::{Finding, LedgerEvent, Verdict};
+use concord_proto::session::Role;
 use concord_proto::{Port, Signed, WorkerId};
 use concord_verify::training::{leaf_words, sorted_ports};
 
 use super::{
-    AuditDecision, AuditedLeaf, Change, Contradiction, EventContext, JobOrder, Journal, LeafAudit,
-    LeafAudits, PersistedAgreement, Purpose, Standing,
+    AuditDecision, Change, Contradiction, EventContext, JobOrder, Journal, LeafAudit, LeafAudits,
+    Purpose, Standing,
 };
 
 impl LeafAudits {
-    /// A checker, or a third party, answers an order.
+    /// A checker, an auditor or a third party answers an order.
     pub(in super::super) fn answer(
         &mut self,
         context: &mut EventContext,
@@ -33,9 +34,11 @@ impl LeafAudits {
             audit.pass_on(context.now, auditor);
             return Vec::new();
         };
+        let of = &audit.of;
         let about = (verdict.job, verdict.step, verdict.epoch, verdict.worker);
-        let ordered = (job.id, audit.at.step, audit.at.epoch, audit.worker);
-        let fits = about == ordered && verdict.leaf == audit.leaf.digest();
+        let ordered = (job.id, of.at.step, of.at.epoch, of.worker);
+        let place = (verdict.attempt, verdict.index, verdict.leaf);
+        let fits = about == ordered && place == (of.attempt, of.index, of.leaf.digest());
         if !fits || signed.signer != auditor {
             // It does not answer this order: somebody else is asked.
             audit.pass_on(context.now, auditor);
@@ -50,7 +53,14 @@ impl LeafAudits {
                 audit.pass_on(context.now, auditor);
                 Vec::new()
             }
-            Finding::Agrees => self.on_agrees(context, journal, job, (number, auditor), signed),
+            Finding::Agrees if !audit.contradictions.is_empty() => {
+                self.outvote(context, journal, job, (number, auditor), signed)
+            }
+            Finding::Agrees => vec![AuditDecision::Accept {
+                number,
+                auditor,
+                verdict: signed,
+            }],
             Finding::Differs { computed } => {
                 self.on_differs(context, journal, (number, auditor), (signed, computed))
             }
@@ -61,47 +71,18 @@ impl LeafAudits {
     fn ordered(&self, number: u64, by: WorkerId) -> Option<u64> {
         let answers = |audit: &LeafAudit| match audit.standing {
             Standing::Ordered { order, auditor, .. } => order == number && auditor == by,
-            Standing::Queued(_) | Standing::Held { .. } | Standing::Refereed { .. } => false,
+            Standing::Queued(_) | Standing::Refereed { .. } => false,
         };
         let mut open = self.open.iter();
         open.find(|(_, audit)| answers(audit)).map(|(n, _)| *n)
     }
 
-    fn on_agrees(
-        &mut self,
-        context: &mut EventContext,
-        journal: &mut Journal,
-        job: &JobOrder,
-        (number, auditor): (u64, WorkerId),
-        verdict: Signed,
-    ) -> Vec<AuditDecision> {
-        let is_tested = self.is_tested(&auditor);
-        let Some(audit) = self.open.get_mut(&number) else {
-            return Vec::new();
-        };
-        if audit.is_canary_of(&auditor) {
-            return self.contradicted(context, journal, number, verdict);
-        }
-        if !audit.contradictions.is_empty() {
-            return self.outvote(context, journal, job, (number, auditor), verdict);
-        }
-        if is_tested {
-            audit.standing = Standing::Held { auditor, verdict };
-            return Vec::new();
-        }
-        vec![AuditDecision::Accept {
-            number,
-            auditor,
-            verdict,
-        }]
-    }
-
-    /// Notes that a leaf is right. So many steps of the job are final.
+    /// Notes that a leaf is right.
     pub(in super::super) fn accept(
         &mut self,
         context: &mut EventContext,
         journal: &mut Journal,
-        (job, steps): (&JobOrder, u32),
+        job: &JobOrder,
         number: u64,
         auditor: WorkerId,
         verdict: Signed,
@@ -110,82 +91,51 @@ impl LeafAudits {
         self.close(context, number);
         match audit.purpose {
             Purpose::Dispute => return Some(AuditDecision::DisputeAgrees { number }),
-            Purpose::Drawn | Purpose::Own { .. } => {
-                self.counts.agreed += 1;
-                context.members.note_answered(&auditor);
-                let audited = JobEvent::Audited {
-                    worker: audit.worker,
-                    checker: auditor,
-                    step: job.spec().updates_before(audit.at.step),
-                    evaluation: job.spec().is_evaluation(audit.at.step),
-                    leaf: leaf_words(&audit.leaf),
-                };
-                // Who is audited by an auditor's own draw is not trusted more for that: a client's
-                // auditor may be the worker's.
-                let worker = (audit.purpose == Purpose::Drawn).then_some(audit.worker);
-                self.note_agreement(context, steps, auditor, audit);
-                journal.write(context, LedgerEvent::Judged { verdict });
-                journal.publish(context, audited);
-                if let Some(worker) = worker {
-                    context.note_passed(&worker);
-                }
-            }
-            Purpose::Doubt | Purpose::Canary { .. } => {}
+            Purpose::Own { .. } => {}
+            Purpose::Doubt | Purpose::Recheck { .. } => return None,
+        }
+        self.counts.agreed += 1;
+        context.members.note_answered(&auditor, 1);
+        let of = &audit.of;
+        let audited = JobEvent::Audited {
+            worker: of.worker,
+            checker: auditor,
+            step: job.spec().updates_before(of.at.step),
+            evaluation: job.spec().is_evaluation(of.at.step),
+            leaf: leaf_words(&of.leaf),
+        };
+        let written = verdict.clone();
+        journal.write(context, LedgerEvent::Judged { verdict: written });
+        journal.publish(context, audited);
+        let member = context.members.get(&auditor);
+        if member.is_some_and(|member| member.role == Role::Checker) {
+            // The auditor that a client names may be the worker's own.
+            context.note_passed(&of.worker);
+            self.recheck(context, job, auditor, audit, verdict);
         }
         None
     }
 
-    /// Notes who found a leaf right; keeps the leaf while its worker may still open it.
-    fn note_agreement(
+    /// Now and then, and the first time in any case, has the referee see whether a checker of the
+    /// pool has done the work behind its verdict. It cannot tell which verdicts: they are chosen
+    /// once they are given.
+    fn recheck(
         &mut self,
-        context: &EventContext,
-        steps: u32,
+        context: &mut EventContext,
+        job: &JobOrder,
         checker: WorkerId,
         audit: LeafAudit,
+        verdict: Signed,
     ) {
-        let agreement = PersistedAgreement {
-            checker,
-            step: audit.at.step,
-            leaf: audit.leaf.digest(),
-        };
-        // What an auditor drew itself is nobody else's to re-run.
-        let audit = Some(audit).filter(|audit| !matches!(audit.purpose, Purpose::Own { .. }));
-        self.agreements.push(AuditedLeaf { agreement, audit });
-        let oldest = steps.saturating_sub(context.config.audit_window);
-        for audited in &mut self.agreements {
-            if audited.agreement.step < oldest {
-                audited.audit = None;
-            }
+        let rate = job.options().recheck_rate;
+        let lot = context.lot(&self.job, "recheck", [self.next, audit.of.at.step.into()]);
+        let is_first = rate > 0 && !self.rechecked.contains(&checker);
+        if !context.config.referee || !(is_first || u64::from(lot) < rate) {
+            return;
         }
-    }
-
-    /// Whether a checker has yet to show that it looks: it has a canary to answer, or a verdict
-    /// that is to be decided about.
-    fn is_tested(&self, checker: &WorkerId) -> bool {
-        let mut open = self.open.values();
-        open.any(|audit| audit.tests().contains(checker))
-    }
-
-    /// Accepts the verdicts that were held back while a checker had yet to show that it looks, once
-    /// it has.
-    pub(super) fn release_held(&self, checker: WorkerId) -> Vec<AuditDecision> {
-        if self.is_tested(&checker) {
-            return Vec::new();
-        }
-        let held = |(number, audit): (&u64, &LeafAudit)| match &audit.standing {
-            Standing::Held { auditor, verdict } if *auditor == checker => {
-                Some(AuditDecision::Accept {
-                    number: *number,
-                    auditor: checker,
-                    verdict: verdict.clone(),
-                })
-            }
-            Standing::Held { .. }
-            | Standing::Queued(_)
-            | Standing::Ordered { .. }
-            | Standing::Refereed { .. } => None,
-        };
-        self.open.iter().filter_map(held).collect()
+        self.rechecked.insert(checker);
+        let purpose = Purpose::Recheck { verdict };
+        self.add(LeafAudit::new(context.now, audit.of, purpose, audit.signed));
     }
 
     fn on_differs(
@@ -199,18 +149,12 @@ impl LeafAudits {
             return Vec::new();
         };
         let computed = sorted_ports(&computed);
-        if let Purpose::Canary { original, .. } = &audit.purpose
-            && sorted_ports(&original.outputs) == computed
-        {
-            self.close(context, number);
-            return self.release_held(auditor);
-        }
-        let claimed = sorted_ports(&audit.leaf.outputs);
+        let claimed = sorted_ports(&audit.of.leaf.outputs);
         let kinds = |ports: &[Port]| ports.iter().map(|port| port.kind).collect::<Vec<_>>();
         let says_nothing = claimed == computed;
         if says_nothing || kinds(&claimed) != kinds(&computed) {
             // It has not compared all outputs of the leaf, and them alone: as good as no answer.
-            let (checker, leaf) = (auditor.short(), leaf_words(&audit.leaf));
+            let (checker, leaf) = (auditor.short(), leaf_words(&audit.of.leaf));
             let found = kinds(&computed);
             tracing::warn!(
                 checker,
@@ -222,35 +166,12 @@ impl LeafAudits {
             audit.pass_on(context.now, auditor);
             return Vec::new();
         }
-        self.contradicted(context, journal, number, verdict)
-    }
-
-    /// Notes a verdict that does not fit what the worker claims. A canary becomes an audit of the
-    /// leaf that it was made of.
-    fn contradicted(
-        &mut self,
-        context: &mut EventContext,
-        journal: &mut Journal,
-        number: u64,
-        verdict: Signed,
-    ) -> Vec<AuditDecision> {
-        let Some(audit) = self.open.get_mut(&number) else {
-            return Vec::new();
-        };
-        let auditor = verdict.signer;
-        let shown = audit.leaf.outputs.clone();
-        if let Purpose::Canary { original, .. } = &audit.purpose {
-            audit.leaf = (**original).clone();
-            audit.purpose = Purpose::Doubt;
-        }
         if let Purpose::Own { .. } = audit.purpose {
-            // From now on it is more than the auditor's own affair, and outlives a restart.
+            // From now on it is more than the auditor's own affair.
             audit.purpose = Purpose::Doubt;
         }
         audit.pass_on(context.now, auditor);
-        audit
-            .contradictions
-            .extend(Contradiction::of(verdict, shown));
+        audit.contradictions.extend(Contradiction::of(verdict));
         if audit.is_persisted() {
             let (job, audit) = (self.job, audit.persisted(number));
             context
