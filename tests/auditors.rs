@@ -12,14 +12,7 @@ use serde_json::Value;
 const ONE: &[&str] = &["--threads", "1"];
 
 /// Nothing is drawn but by auditors.
-const NO_DRAW: &[&str] = &[
-    "--audit-rate",
-    "0",
-    "--audit-rate-new",
-    "0",
-    "--canary-rate",
-    "0",
-];
+const NO_DRAW: &[&str] = &["--audit-rate", "0"];
 
 fn proof_of(done: &Outcome) -> PathBuf {
     Path::new(done.result["output_dir"].as_str().unwrap()).join("proof")
@@ -51,8 +44,8 @@ fn a_client_audits_a_pool_of_others_by_itself() {
     assert_eq!(shown.code, Some(0), "{shown:#?}");
     let object = object(&shown);
     assert_eq!(object["event"], "verified");
-    let own = &object["auditors"][0];
-    assert_eq!(own["auditor"], key);
+    let own = &object["checkers"][0];
+    assert_eq!(own["checker"], key);
     assert_eq!((&own["unsettled"], &own["steps"]), (&0.into(), &10.into()));
     assert_eq!(own["drawn"], own["agreed"]);
     assert!(own["drawn"].as_u64().unwrap() > 0, "{own}");
@@ -64,7 +57,7 @@ fn a_client_audits_a_pool_of_others_by_itself() {
     let proof = proof_of(&done);
     let plain = run(&["verify", proof.to_str().unwrap(), "--checker", key]);
     assert_eq!(plain.code, Some(0), "{plain:#?}");
-    let said = format!("if auditor {} is honest", &key[..8]);
+    let said = format!("if checker {} is honest", &key[..8]);
     assert!(plain.stdout.contains(&said), "{plain:#?}");
 }
 

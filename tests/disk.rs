@@ -40,7 +40,7 @@ fn stored(shared: &Path, mut kill_at: Option<u64>) -> [BTreeSet<String>; 3] {
     pool.join("checker", &["--threads", "1"]);
     let store = pool.dir.path().join("coordinator/blobs");
     let job = small_job(pool.dir.path(), shared, 50, 11, "save_steps: 1");
-    let rates = ["--audit-rate", "0.5", "--audit-rate-new", "0.5"];
+    let rates = ["--audit-rate", "0.5"];
     let train = pool.train(&job, &[&["--min-checkers", "1"], &rates[..]].concat());
     train.until(|object| object["event"] == "step");
     let first = blobs(&store);
@@ -111,7 +111,7 @@ fn a_worker_beside_the_store_keeps_no_copy() {
     pool.join("worker", &beside);
     pool.join("checker", &beside);
     let job = small_job(pool.dir.path(), &shared, 4, 12, "save_steps: 2");
-    let rates = ["--audit-rate", "1", "--audit-rate-new", "1"];
+    let rates = ["--audit-rate", "1"];
     let done = outcome(&pool.train(&job, &[&["--min-checkers", "1"], &rates[..]].concat()));
     assert_eq!(done.result["inconclusive"], 0, "{}", done.result);
     for member in ["worker-0", "checker-1"] {

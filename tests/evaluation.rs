@@ -147,12 +147,12 @@ fn evaluations_without_a_part_for_all_do_not_count_for_the_figure() {
         let pool = pool_of(&[ONE, ONE]);
         let more = format!("val_set_size: 0.1\neval_steps: 2\neval_batch_size: {batch}");
         let job = small_job(pool.dir.path(), &shared, STEPS, 5, &more);
-        let none = ["--audit-rate", "0", "--audit-rate-new", "0"];
+        let audit = ["--audit", "1%"];
         let here = ["--min-workers", "2", "--plan", "1x2"];
-        let result = result(&pool.train(&job, &[&none[..], &here].concat()));
+        let result = result(&pool.train(&job, &[&audit[..], &here].concat()));
         let ran = run(&["--json", "verify", result["bundle"].as_str().unwrap()]);
         let report: Value = serde_json::from_str(ran.stdout.lines().next().unwrap()).unwrap();
-        assert_eq!(report["detection_steps"], counted, "{report}");
+        assert_eq!(report["checkers"][0]["steps"], counted, "{report}");
     }
 }
 
@@ -181,7 +181,7 @@ fn a_liar_in_an_evaluation_is_caught() {
         pool.join("checker", ONE);
         pool.join("checker", PORTABLE);
         let job = small_job(pool.dir.path(), &shared, STEPS, 5, EVALUATED);
-        let all = ["--audit-rate", "1", "--audit-rate-new", "1"];
+        let all = ["--audit-rate", "1"];
         let here = ["--min-workers", "2", "--min-checkers", "2", "--plan", plan];
         let caught = pool::outcome(&pool.train(&job, &[&all[..], &here].concat()));
         let [conviction] = &caught.convictions[..] else {

@@ -114,7 +114,7 @@ fn a_liar_among_the_experts_is_caught() {
         pool.join("checker", ONE);
     }
     let path = job(pool.dir.path(), adapter);
-    let audits = ["--audit-rate", "1", "--audit-rate-new", "1"];
+    let audits = ["--audit-rate", "1"];
     let members = ["--plan", "4x1", "--min-workers", "4", "--min-checkers", "2"];
     let train = pool.train(&path, &[&audits[..], &members].concat());
     let planned = train.until(|object| object["event"] == "planned");

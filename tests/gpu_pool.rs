@@ -208,7 +208,7 @@ fn a_gpu_audits_cpus() {
     }
     pool.join("checker", GPU);
     let train = ["--plan", "2x1", "--min-checkers", "1"];
-    let rates = ["--audit-rate", "1", "--audit-rate-new", "1"];
+    let rates = ["--audit-rate", "1"];
     let audited = job.run_in(&mut pool, 2, &[&train[..], &rates].concat(), |_, _| {});
     println!("a GPU audits CPUs: {:.1} s", audited.seconds);
     assert_eq!(audited.hash(), job.hash);

@@ -48,7 +48,7 @@ fn nobody_is_accused_in_a_hundred_honest_jobs() {
             seed,
             "lora_target_modules: [q_proj, v_proj]",
         );
-        let all = ["--audit-rate", "1", "--audit-rate-new", "1"];
+        let all = ["--audit-rate", "1"];
         let here = ["--min-workers", "3", "--min-checkers", "1"];
         let plan = PLANS[seed as usize % PLANS.len()];
         let honest = outcome(&pool.train(&job, &[&all[..], &here, plan].concat()));
@@ -129,7 +129,7 @@ fn every_leaf_is_found_right(shared: &Path, is_lora: bool, plan: &str, more: &st
         "gradient_accumulation_steps: 7",
     );
     std::fs::write(&job, text).unwrap();
-    let audits = ["--audit-rate", "1", "--audit-rate-new", "1", "--plan", plan];
+    let audits = ["--audit-rate", "1", "--plan", plan];
     let here = ["--min-workers", "2", "--min-checkers", "1"];
     let honest = outcome(&pool.train(&job, &[&audits[..], &here].concat()));
     assert_eq!(honest.convictions, [], "{plan}");

@@ -111,11 +111,11 @@ const CASES: &[Case] = &[
         checkers: 1,
         ..worker("wrong-data@3", STAGES, "wrong result", "in step 4")
     },
-    checker("lazy-checker", STAGES, "it passed an altered leaf"),
+    checker("lazy-checker", STAGES, "shows no trace of a re-run"),
     checker(
         "lazy-checker@3",
-        &["--plan", "2x1", "--canary-rate", "1"],
-        "it passed an altered leaf",
+        &["--plan", "2x1", "--recheck-rate", "1"],
+        "shows no trace of a re-run",
     ),
     checker("false-accuser", STAGES, "the referee found something else"),
     checker(
@@ -137,7 +137,7 @@ fn job_of(
 ) -> Outcome {
     let job = small_job(pool.dir.path(), shared, STEPS, 11, "lora_dropout: 0.1");
     let (workers, checkers) = (workers.to_string(), checkers.to_string());
-    let all = ["--audit-rate", rate, "--audit-rate-new", rate];
+    let all = ["--audit-rate", rate];
     let here = ["--min-workers", &workers, "--min-checkers", &checkers];
     outcome(&pool.train(&job, &[&all[..], &here, train].concat()))
 }
@@ -312,7 +312,7 @@ fn every_cheat_in_a_full_fine_tune_is_caught() {
         let full = text.replace("adapter: lora\nlora_r: 4\n", "adapter: full\n");
         assert_ne!(full, text);
         std::fs::write(&job, full).unwrap();
-        let all = ["--audit-rate", "1", "--audit-rate-new", "1"];
+        let all = ["--audit-rate", "1"];
         let here = ["--min-workers", "2", "--min-checkers", "2", "--plan", plan];
         let done = outcome(&pool.train(&job, &[&all[..], &here].concat()));
         verify(&done, &liar.iter().map(String::as_str).collect::<Vec<_>>());

@@ -263,7 +263,7 @@ fn examples_of_unlike_lengths_have_one_hash_packed_or_not() {
         Case {
             what: "unlike, 1 worker",
             workers: &[ONE],
-            train: &["--audit-rate-new", "1"],
+            train: &["--audit-rate", "1"],
             meanwhile: nothing,
         },
         Case {

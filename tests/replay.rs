@@ -365,7 +365,7 @@ fn a_lie_of_all_is_found_in_its_segment() {
         for options in [ONE, PORTABLE] {
             pool.join("worker", &[options, &["--lie", lie]].concat());
         }
-        let rates = ["--audit-rate", "0", "--audit-rate-new", "0"];
+        let rates = ["--audit-rate", "0"];
         let train = [&["--min-workers", "2", "--plan", "1x2"][..], &rates].concat();
         let done = Done::on(pool, &shared, 6, "replay_steps: 2", false, &train);
         done.verify(&[])

@@ -199,12 +199,12 @@ fn a_store_in_use_or_of_another_release_is_refused() {
 /// Jobs of a release whose ledgers name no attempts are not read; a store without any is taken
 /// over.
 #[test]
-fn a_store_with_jobs_from_before_attempts_is_refused_by_its_version() {
+fn a_store_with_jobs_from_before_secret_draws_is_refused_by_its_version() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("coordinator.db");
     let make_old = || {
         let mut bytes = std::fs::read(&path).unwrap();
-        bytes[60..64].copy_from_slice(&3u32.to_be_bytes());
+        bytes[60..64].copy_from_slice(&4u32.to_be_bytes());
         std::fs::write(&path, &bytes).unwrap();
     };
     let (runtime, store, _) = open(folder.path());
@@ -223,7 +223,7 @@ fn a_store_with_jobs_from_before_attempts_is_refused_by_its_version() {
     make_old();
     let refused = runtime.block_on(Store::open(folder.path())).err().unwrap();
     assert!(
-        refused.to_string().contains("schema version 3"),
+        refused.to_string().contains("schema version 4"),
         "{refused}"
     );
 }

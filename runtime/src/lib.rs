@@ -8,6 +8,7 @@
 //! | [`training`] | the engine, the work of a leaf, its audit, and the replay of steps |
 //! | [`serving`] | a stage of a pipeline, its streams, and the judge of answers |
 //! | [`faults`] | liars, for tests of the proof; empty in a release |
+//! | [`heads`] | what a process keeps of the ledgers that it was shown |
 //! | [`blobs`], [`tensor_blob`], [`spec`] | what both share: tensors by digest, settings of a job |
 //!
 //! Tensors travel as content-addressed blobs, the same bytes on every machine:
@@ -30,6 +31,7 @@ pub mod checker;
 mod durable;
 mod error;
 pub mod faults;
+pub mod heads;
 pub mod identity;
 pub mod measure;
 mod model_blobs;

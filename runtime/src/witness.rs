@@ -101,7 +101,6 @@ mod tests {
             attempt,
             step,
             epoch: 2,
-            nonce_commitment: Digest([attempt as u8; 32]),
         };
         entry(key, number, event)
     }

@@ -45,7 +45,7 @@ fn text(status: &PoolStatus) -> String {
         text += "nobody has joined: start workers with `concord worker`";
     } else {
         let headings = [
-            "member", "role", "device", "speed", "memory", "audits", "rate", "doing",
+            "member", "role", "device", "speed", "memory", "audits", "doing",
         ];
         text += &table(
             headings,
@@ -58,7 +58,7 @@ fn text(status: &PoolStatus) -> String {
     text + "\n\n" + &job_list::as_text(&status.jobs)
 }
 
-fn row(member: &MemberStatus) -> [String; 8] {
+fn row(member: &MemberStatus) -> [String; 7] {
     [
         member.id.short(),
         role_name(member.role).to_string(),
@@ -66,7 +66,6 @@ fn row(member: &MemberStatus) -> [String; 8] {
         format!("{:.1} GMAC/s", member.device.macs_per_second as f64 / 1e9),
         size(member.device.memory_bytes),
         of_worker(member, member.audits_passed.to_string()),
-        of_worker(member, format!("{:.1} %", share(member.audit_rate) * 100.0)),
         member.doing.clone(),
     ]
 }
@@ -79,11 +78,6 @@ fn of_worker(member: &MemberStatus, text: String) -> String {
     }
 }
 
-/// A probability in units of 2^-32, as a share.
-fn share(rate: u64) -> f64 {
-    rate as f64 / 4_294_967_296.0
-}
-
 fn object(status: &PoolStatus) -> Value {
     let member = |member: &MemberStatus| {
         let is_audited = member.role == Role::Worker;
@@ -93,7 +87,6 @@ fn object(status: &PoolStatus) -> Value {
             "macs_per_second": member.device.macs_per_second,
             "memory_bytes": member.device.memory_bytes, "doing": member.doing,
             "audits_passed": is_audited.then_some(member.audits_passed),
-            "audit_rate": is_audited.then(|| share(member.audit_rate)),
         })
     };
     json!({
@@ -123,10 +116,8 @@ mod tests {
             },
             doing: "waits".to_string(),
             audits_passed: 3,
-            audit_rate: 1 << 30,
         };
         let (worker, checker) = (row(&member(Role::Worker)), row(&member(Role::Checker)));
-        assert_eq!(worker[5..7], ["3", "25.0 %"]);
-        assert_eq!(checker[5..7], ["-", "-"]);
+        assert_eq!((&*worker[5], &*checker[5]), ("3", "-"));
     }
 }

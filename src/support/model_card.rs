@@ -212,7 +212,9 @@ impl ModelCard<'_> {
                 "\n## Verification\n\nThe folder `proof` shows who signed for what, and which \
                  parts were computed again.\nIts hash is a function of the model, the data and the \
                  settings alone: the same job has it\non every machine. In this folder:\n\n```sh\n\
-                 concord verify proof --model .\n```\n"
+                 concord verify proof --model .\n```\n\nAdd `--checker KEY` with the key of an \
+                 auditor that you trust, or compute a part\nof the job again (`--replay 3 --job \
+                 FILE`): without, a proof is complete, and not proven.\n"
             }
         }
     }

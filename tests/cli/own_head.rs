@@ -28,7 +28,7 @@ fn train(model: &TinyModel) -> Value {
          sequence_len: 16, learning_rate: 1e-2, adapter: full, output_dir: {dir}/out}}"
     );
     fs::write(&job, text).unwrap();
-    let mut objects = concord(["train", arg(&job), "--audit-rate-new", "1", "--json"])
+    let mut objects = concord(["train", arg(&job), "--audit-rate", "1", "--json"])
         .good()
         .objects();
     objects.pop().unwrap()

@@ -104,7 +104,10 @@ fn a_flipped_byte_in_any_file_is_found_and_the_file_is_named() {
         let folder = JOB.copy();
         let path = folder.path().join("proof").join(name);
         let bytes = fs::read(&path).unwrap();
-        for at in [0, bytes.len() / 2, bytes.len() - 1] {
+        // Nothing of this job is void.
+        let last = bytes.len().checked_sub(1);
+        assert_eq!(last.is_none(), name == "claims.void", "{name}");
+        for at in last.into_iter().flat_map(|last| [0, last / 2, last]) {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1;
             fs::write(&path, flipped).unwrap();

@@ -56,14 +56,7 @@ impl Pool {
         let command = ["--json", "train", &job.file, "--coordinator", &self.url];
         // Every piece of work is audited: whenever the job is cancelled, some audits are still to
         // come.
-        let audits = [
-            "--min-checkers",
-            "1",
-            "--audit-rate",
-            "1",
-            "--audit-rate-new",
-            "1",
-        ];
+        let audits = ["--min-checkers", "1", "--audit-rate", "1"];
         Running::start(&[&command[..], &audits].concat())
     }
 

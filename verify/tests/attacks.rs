@@ -110,6 +110,7 @@ fn with_step(mut alter: impl FnMut(usize, Unsigned, &mut Scalars)) -> Bundle {
     if let LedgerEvent::Committed { claims, .. } = &mut story.events[at] {
         *claims = digests;
     }
+    story.reveal_again();
     story.bundle()
 }
 
@@ -258,6 +259,7 @@ fn records_must_follow_from_the_claims() {
         if let LedgerEvent::Committed { record, .. } = &mut story.events[committed] {
             *record = digest;
         }
+        story.reveal_again();
         let completed = story.events.len() - 1;
         story.events[completed] = LedgerEvent::Completed { record: digest };
         let words = ["record of step 1", word];

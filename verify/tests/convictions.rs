@@ -12,7 +12,7 @@ use fixture::*;
 type AlterResult<'a> = dyn Fn(&mut ClaimedLeaf, &mut Vec<Vec<Digest>>, &mut Vec<Port>) + 'a;
 
 /// Alters the parts of a false verdict.
-type AlterVerdict<'a> = dyn Fn(&mut ClaimedLeaf, &mut Option<Vec<Port>>, &mut Vec<Port>) + 'a;
+type AlterVerdict<'a> = dyn Fn(&mut ClaimedLeaf, &mut Vec<Port>) + 'a;
 
 /// Somebody who has signed nothing.
 const STRANGER: u8 = 77;
@@ -118,16 +118,12 @@ fn each_kind_of_conviction_holds_and_says_what_it_rests_on() {
         let report = report_with(LIAR, Offence::WrongResult, wrong);
         assert_eq!(counts(&report), (3, 0));
     }
-    // A checker that took an altered leaf for right.
+    // A checker that agrees, rightly, and shows no trace of its work.
     let leaf = early.claims[1].leaves[1].clone();
-    let altered = Leaf {
-        outputs: others(&leaf),
-        ..leaf.clone()
-    };
-    let agrees = verdict(LAZY, (0, 0), id(LIAR), altered.digest(), Finding::Agrees);
+    let agrees = verdict(LAZY, (0, 0, 1), id(LIAR), leaf.digest(), Finding::Agrees);
     let mut conviction = false_verdict(&early, (1, 1), agrees, leaf.outputs);
-    if let Conviction::FalseVerdict { altered: shown, .. } = &mut conviction {
-        *shown = Some(altered.outputs);
+    if let Conviction::FalseVerdict { trace, .. } = &mut conviction {
+        *trace = made_up("another trace");
     }
     let report = report_with(LAZY, Offence::FalseVerdict, conviction);
     assert_eq!(counts(&report), (3, 0));
@@ -217,10 +213,10 @@ fn a_false_verdict_cannot_be_altered() {
     let by_other = verdict_on(STRANGER, &claims, of, Finding::Agrees);
     said(by_other, "has not signed it");
     let on = |place, worker, leaf| verdict(LAZY, place, worker, leaf, Finding::Agrees);
-    said(on((1, 0), id(LIAR), digest), "another step or worker");
-    said(on((0, 1), id(LIAR), digest), "another step or worker");
-    said(on((0, 0), id(1), digest), "another step or worker");
-    said(on((0, 0), id(LIAR), made_up("other")), "another leaf");
+    said(on((1, 0, 0), id(LIAR), digest), "another step or worker");
+    said(on((0, 1, 0), id(LIAR), digest), "another step or worker");
+    said(on((0, 0, 0), id(1), digest), "another step or worker");
+    said(on((0, 0, 0), id(LIAR), made_up("other")), "another leaf");
     let nothing = Finding::Inconclusive {
         reason: "its inputs are gone".to_string(),
     };
@@ -231,33 +227,22 @@ fn a_false_verdict_cannot_be_altered() {
     let with = |alter: &AlterVerdict, why| {
         let mut conviction = false_verdict(&claims, of, agrees(), others(leaf));
         let Conviction::FalseVerdict {
-            claimed,
-            altered,
-            computed,
-            ..
+            claimed, computed, ..
         } = &mut conviction
         else {
             unreachable!();
         };
-        alter(claimed, altered, computed);
+        alter(claimed, computed);
         assert_not_shown(culprit, offence, conviction, why);
     };
     with(
-        &|claimed, _, _| claimed.leaf.microbatch += 1,
+        &|claimed, _| claimed.leaf.microbatch += 1,
         "not in the claim",
     );
-    with(&|claimed, _, _| claimed.half.signature[0] ^= 1, "signature");
+    with(&|claimed, _| claimed.half.signature[0] ^= 1, "signature");
+    with(&|_, computed| computed.clear(), "other outputs");
     with(
-        &|_, altered, _| *altered = Some(others(leaf)),
-        "another leaf",
-    );
-    with(
-        &|_, altered, _| *altered = Some(Vec::new()),
-        "other outputs",
-    );
-    with(&|_, _, computed| computed.clear(), "other outputs");
-    with(
-        &|_, _, computed| *computed = leaf.outputs.clone(),
+        &|_, computed| *computed = leaf.outputs.clone(),
         "what the verdict says",
     );
 }

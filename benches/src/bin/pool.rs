@@ -165,7 +165,7 @@ impl Pool {
         let workers = (self.members.len() + usize::from(victim.is_some())).to_string();
         let mut train = Command::new(&self.program)
             .args(["--json", "train", "--coordinator", &self.url, "--plan", plan])
-            .args(["--min-workers", &workers, "--audit-rate", "0", "--audit-rate-new", "0"])
+            .args(["--min-workers", &workers, "--audit-rate", "0"])
             // One job over several pools: its result is there from the first one on.
             .arg("--overwrite")
             .arg(dir.join("job.yaml"))

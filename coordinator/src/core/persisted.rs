@@ -72,8 +72,17 @@ pub enum Change {
     },
     /// A committed step; replaces one of the same number.
     Step {
+        /// The attempt that was committed.
+        attempt: u32,
         record: StepRecord,
         claims: StepClaims,
+    },
+    /// Steps from this one on are void: their claims stay for the proof, apart from those of the
+    /// chain, until the same step is committed again.
+    Void {
+        job: JobId,
+        /// The first void step.
+        from_step: u32,
     },
     /// Records and claims from a step on are void.
     Truncate {

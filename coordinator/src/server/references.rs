@@ -102,6 +102,7 @@ impl References {
                 }
                 Change::Job { .. }
                 | Change::Step { .. }
+                | Change::Void { .. }
                 | Change::Truncate { .. }
                 | Change::Ledger { .. }
                 | Change::Plan { .. }

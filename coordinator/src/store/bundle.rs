@@ -2,8 +2,9 @@
 
 use concord_proto::client::{JobState, Submission};
 use concord_proto::{JobId, JobSpec};
-use concord_verify::training::bundle::Bundle;
+use concord_verify::training::bundle::{Bundle, StepClaims, VoidClaims};
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
 use super::{Result, Store, StoreError, read};
 use crate::blobs::BlobStore;
@@ -41,8 +42,24 @@ impl Store {
             initial_state,
             records: self.values(records, job, 0).await?,
             claims: self.values(claims, job, 0).await?,
+            voided: self.voided(job).await?,
             ledger: self.values(ledger, job, 0).await?,
         }))
+    }
+
+    /// The claims of void attempts.
+    async fn voided(&self, job: JobId) -> Result<Vec<VoidClaims>> {
+        let sql = "SELECT claims, attempt FROM voided WHERE job = $1 AND attempt >= $2 \
+                   ORDER BY attempt";
+        let rows = self.rows(sql, Some((job, 0))).await?;
+        let void = |row: &SqliteRow| {
+            let step: StepClaims = read("claims", &row.get::<Vec<u8>, _>(0))?;
+            Ok(VoidClaims {
+                attempt: row.get::<i64, _>(1) as u32,
+                claims: step.claims,
+            })
+        };
+        rows.iter().map(void).collect()
     }
 
     async fn job(&self, job: JobId) -> Result<Option<(JobSpec, JobProgress)>> {

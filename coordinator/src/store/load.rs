@@ -135,7 +135,11 @@ impl Store {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    async fn rows(&self, sql: &'static str, of: Option<(JobId, u64)>) -> Result<Vec<SqliteRow>> {
+    pub(super) async fn rows(
+        &self,
+        sql: &'static str,
+        of: Option<(JobId, u64)>,
+    ) -> Result<Vec<SqliteRow>> {
         let mut connection = self.connection.lock().await;
         let mut query = sqlx::query(sql);
         if let Some((job, from)) = of {

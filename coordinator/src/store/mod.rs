@@ -21,23 +21,24 @@ pub use error::StoreError;
 
 /// For each version, the SQL that makes it of the version before; the first is made of an empty
 /// store.
-const STEPS: [(&str, &str); 4] = [
+const STEPS: [(&str, &str); 5] = [
     (include_str!("schema.sql"), "PRAGMA user_version = 1"),
     (include_str!("receipts.sql"), "PRAGMA user_version = 2"),
     (include_str!("submitters.sql"), "PRAGMA user_version = 3"),
     (include_str!("attempts.sql"), "PRAGMA user_version = 4"),
+    (include_str!("voided.sql"), "PRAGMA user_version = 5"),
 ];
 
-/// Stores before this version have ledgers that name no attempts: with jobs in them they are not
-/// read.
-const NAMES_ATTEMPTS: i64 = 4;
+/// Stores before this version have ledgers with draws of the coordinator: with jobs in them they
+/// are not read.
+const DRAWS_IN_SECRET: i64 = 5;
 
 /// The secrets of a coordinator.
 #[derive(Clone, Copy)]
 pub struct Secrets {
     /// Secret half of its key.
     pub key: [u8; 32],
-    /// What nonces are derived from.
+    /// What its draws are derived from.
     pub nonce: [u8; 32],
 }
 
@@ -119,7 +120,7 @@ impl Store {
         let Some(missing) = done.and_then(|done| STEPS.get(done..)) else {
             return Err(self.of_other_release(found));
         };
-        if (1..NAMES_ATTEMPTS).contains(&found) {
+        if (1..DRAWS_IN_SECRET).contains(&found) {
             let jobs: i64 = sqlx::query("SELECT count(*) FROM jobs")
                 .fetch_one(&mut *connection)
                 .await

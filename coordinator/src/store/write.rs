@@ -49,10 +49,25 @@ async fn write(connection: &mut SqliteConnection, change: &Change) -> sqlx::Resu
             let query = query.bind(canonical::encode(progress));
             query.execute(connection).await.map(drop)
         }
-        Change::Step { record, claims } => {
+        Change::Step {
+            attempt,
+            record,
+            claims,
+        } => {
             let at = (&record.job, i64::from(record.step));
             put(connection, RECORDS, at, canonical::encode(record)).await?;
-            put(connection, CLAIMS, at, canonical::encode(claims)).await
+            let query = sqlx::query(CLAIMS).bind(key(&record.job));
+            let query = query.bind(at.1).bind(canonical::encode(claims));
+            let query = query.bind(i64::from(*attempt));
+            query.execute(connection).await.map(drop)
+        }
+        Change::Void { job, from_step } => {
+            let query = sqlx::query(VOID).bind(key(job));
+            query
+                .bind(i64::from(*from_step))
+                .execute(connection)
+                .await
+                .map(drop)
         }
         Change::Ledger { job, number, entry } => {
             let at = (job, *number as i64);
@@ -123,8 +138,12 @@ async fn write(connection: &mut SqliteConnection, change: &Change) -> sqlx::Resu
 
 const RECORDS: &str = "INSERT INTO records (job, step, record) VALUES ($1, $2, $3) \
                        ON CONFLICT (job, step) DO UPDATE SET record = excluded.record";
-const CLAIMS: &str = "INSERT INTO claims (job, step, claims) VALUES ($1, $2, $3) \
-                      ON CONFLICT (job, step) DO UPDATE SET claims = excluded.claims";
+const CLAIMS: &str = "INSERT INTO claims (job, step, claims, attempt) VALUES ($1, $2, $3, $4) \
+                      ON CONFLICT (job, step) DO UPDATE \
+                      SET claims = excluded.claims, attempt = excluded.attempt";
+// What was void before stays as it is.
+const VOID: &str = "INSERT OR IGNORE INTO voided (job, attempt, claims) \
+                    SELECT job, attempt, claims FROM claims WHERE job = $1 AND step >= $2";
 const LEDGER: &str = "INSERT INTO ledger (job, number, entry) VALUES ($1, $2, $3)";
 const PLANS: &str = "INSERT INTO plans (job, epoch, plan) VALUES ($1, $2, $3)";
 const CHECKPOINTS: &str = "INSERT INTO checkpoints (job, step, state) VALUES ($1, $2, $3) \

@@ -10,7 +10,7 @@ use concord_proto::client::{JobEvent, Submission};
 use concord_proto::ledger::Offence;
 use concord_proto::manifest::StateManifest;
 use concord_proto::{Plan, Signed, StepRecord, WorkerId};
-use concord_verify::training::bundle::{Bundle, StepClaims};
+use concord_verify::training::bundle::{Bundle, StepClaims, VoidClaims};
 
 #[derive(Default)]
 pub struct Memory {
@@ -25,6 +25,9 @@ pub struct Memory {
     pub checkpoints: BTreeMap<u32, StateManifest>,
     pub audits: BTreeMap<u64, PersistedAudit>,
     pub events: Vec<JobEvent>,
+    /// The attempt of each step.
+    attempts: BTreeMap<u32, u32>,
+    voided: BTreeMap<u32, VoidClaims>,
 }
 
 impl Memory {
@@ -32,9 +35,22 @@ impl Memory {
         match change {
             Change::Job { submission, .. } => self.submission = Some(*submission),
             Change::Progress { progress, .. } => self.progress = Some(progress),
-            Change::Step { record, claims } => {
+            Change::Step {
+                attempt,
+                record,
+                claims,
+            } => {
+                self.attempts.insert(record.step, attempt);
                 self.claims.insert(record.step, claims);
                 self.records.insert(record.step, record);
+            }
+            Change::Void { from_step, .. } => {
+                for (step, claims) in self.claims.range(from_step..) {
+                    let attempt = self.attempts[step];
+                    let claims = claims.claims.clone();
+                    let void = VoidClaims { attempt, claims };
+                    self.voided.entry(attempt).or_insert(void);
+                }
             }
             Change::Truncate { from_step, .. } => {
                 self.records.retain(|step, _| *step < from_step);
@@ -115,6 +131,7 @@ impl Memory {
             initial_state: new.initial.clone(),
             records: self.records.values().cloned().collect(),
             claims: self.claims.values().cloned().collect(),
+            voided: self.voided.values().cloned().collect(),
             ledger: self.ledger.clone(),
         }
     }

@@ -1,7 +1,6 @@
 //! Values of what stands in ledgers.
 
 use concord_proto::auditor::{Enrolment, Reveal};
-use concord_proto::draw::AuditRate;
 use concord_proto::ledger::*;
 use concord_proto::{ClaimedLeaf, Conviction, Digest, SignedHalf};
 
@@ -37,7 +36,6 @@ impl Source {
                 attempt: self.u32(),
                 step,
                 epoch,
-                nonce_commitment: self.digest(),
             },
             4 => LedgerEvent::Auditing {
                 enrolment: self.signed(),
@@ -51,20 +49,11 @@ impl Source {
                 epoch,
                 record: self.digest(),
                 claims: self.list(Self::digest),
-                nonce: self.digest().0,
-                rates: self.list(|s| AuditRate {
-                    worker: s.key(),
-                    rate: s.u64(),
-                }),
             },
             7 => LedgerEvent::Judged {
                 verdict: self.signed(),
             },
-            8 => LedgerEvent::Inconclusive {
-                leaf: self.digest(),
-                reason: self.text(),
-            },
-            9 => LedgerEvent::Convicted {
+            8 => LedgerEvent::Convicted {
                 culprit: self.key(),
                 offence: self.offence(),
                 evidence: self.text(),
@@ -73,8 +62,8 @@ impl Source {
                     Box::new(self.conviction(variant))
                 },
             },
-            10 => LedgerEvent::Voided { from_step: step },
-            11 => LedgerEvent::Completed {
+            9 => LedgerEvent::Voided { from_step: step },
+            10 => LedgerEvent::Completed {
                 record: self.digest(),
             },
             _ => panic!("LedgerEvent has no variant {variant} to make"),
@@ -137,9 +126,9 @@ impl Source {
             1 => Conviction::FalseVerdict {
                 verdict: self.signed(),
                 claimed: self.claimed_leaf(),
-                altered: self.flag().then(|| self.list(Self::port)),
                 inputs: self.addresses(),
                 computed: self.list(Self::port),
+                trace: self.digest(),
             },
             2 => Conviction::BrokenRule {
                 first: self.signed_half(),
@@ -167,11 +156,14 @@ impl Source {
         };
         Verdict {
             job: self.job(),
+            attempt: self.u32(),
             step: self.u32(),
             epoch: self.u32(),
             worker: self.key(),
+            index: self.u32(),
             leaf: self.digest(),
             finding,
+            trace: self.digest(),
         }
     }
 }

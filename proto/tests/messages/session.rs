@@ -159,9 +159,11 @@ impl Source {
             order: self.u64(),
             spec: self.digest(),
             job: self.job(),
+            attempt: self.u32(),
             epoch: self.u32(),
             step: self.u32(),
             worker: self.key(),
+            index: self.u32(),
             endpoint: self.text(),
             leaf: self.leaf(),
         }

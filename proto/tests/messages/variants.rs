@@ -48,7 +48,7 @@ variants!(ClientResponse: MissingBlobs Submitted Jobs Status Cancelled Bundle Re
 variants!(JobEvent: Waiting Planned Step Lost Audited Convicted Voided Completed Failed Cancelled
     Evaluated Stopped Saved);
 variants!(
-    LedgerEvent: Opened Enrolled Planned Started Auditing Revealed Committed Judged Inconclusive
+    LedgerEvent: Opened Enrolled Planned Started Auditing Revealed Committed Judged
         Convicted Voided Completed
 );
 variants!(Conviction: WrongResult FalseVerdict BrokenRule Equivocation);

@@ -164,7 +164,7 @@ const FIELD_BOUNDS: [(&str, &str, &str); 10] = [
 ];
 
 /// The values of the bounds, as the program has them.
-const LIMITS: [(&str, u64); 11] = [
+const LIMITS: [(&str, u64); 12] = [
     ("MESSAGE_BYTES_MAX", limits::MESSAGE_BYTES_MAX as u64),
     ("BLOB_BYTES_MAX", limits::BLOB_BYTES_MAX),
     ("CHUNK_BYTES", limits::CHUNK_BYTES as u64),
@@ -176,6 +176,7 @@ const LIMITS: [(&str, u64); 11] = [
     ("NAME_BYTES_MAX", limits::NAME_BYTES_MAX as u64),
     ("ADDRESS_BYTES_MAX", limits::ADDRESS_BYTES_MAX as u64),
     ("AUDITORS_MAX", limits::AUDITORS_MAX as u64),
+    ("CHECKERS_MAX", limits::CHECKERS_MAX as u64),
 ];
 
 const HEAD: &str = "# Protocol reference

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::blobs::{BlobOptions, Blobs};
 use crate::faults::Faults;
+use crate::heads::Heads;
 use crate::identity::{BLOBS, Home};
 use crate::session::{self, Session};
 use crate::{Backoff, RuntimeError, measure};
@@ -79,6 +80,7 @@ pub async fn run(
     };
     let queue = AuditQueue::new(options.kept_bytes);
     let secrets = AuditorSecrets::new(&options.dir);
+    let heads = Heads::new(&options.dir);
     let mut backoff = Backoff::for_coordinator();
     let started = Instant::now();
     let (mut had_session, mut warned) = (false, false);
@@ -91,7 +93,7 @@ pub async fn run(
             Ok((mut session, auditor)) => {
                 (had_session, warned) = (true, false);
                 let since = Instant::now();
-                let own = (&home.key, &secrets);
+                let own = (&home.key, &secrets, &heads);
                 if serve(&mut session, &auditor, own, &mut leave).await? {
                     return Ok(());
                 }
@@ -143,7 +145,7 @@ async fn open(
 async fn serve(
     session: &mut Session,
     auditor: &Arc<Auditor>,
-    (key, secrets): (&Keypair, &AuditorSecrets),
+    (key, secrets, heads): (&Keypair, &AuditorSecrets, &Heads),
     leave: &mut mpsc::Receiver<()>,
 ) -> Result<bool, RuntimeError> {
     let (outbound, mut messages) = mpsc::channel(64);
@@ -176,6 +178,9 @@ async fn serve(
                     | ToWorker::Reveal { .. }
                     | ToWorker::Forget { .. }),
                 ) => {
+                    if let ToWorker::Reveal { job, committed } = &message {
+                        heads.saw(session.coordinator(), *job, committed);
+                    }
                     let answer = secrets.answer(key, session.coordinator(), message);
                     say(session, answer).await
                 }
@@ -187,6 +192,9 @@ async fn serve(
                 None => return Ok(false),
             },
             Some(message) = messages.recv() => {
+                if let ToCoordinator::Verdict { verdict, .. } = &message {
+                    heads.said(session.coordinator(), verdict);
+                }
                 let sent = session.send(&message).await;
                 if let Some(error) = auditor.gpu_gone() {
                     return Err(error);

@@ -304,8 +304,6 @@ mod tests {
                 epoch: 0,
                 record: Digest([record; 32]),
                 claims: Vec::new(),
-                nonce: [0; 32],
-                rates: Vec::new(),
             },
         };
         Signed::new(coordinator, &entry)

@@ -132,9 +132,11 @@ fn order(worker: u8, endpoint: &str) -> AuditOrder {
         order: 0,
         spec: Digest::default(),
         job: JobId(Digest::default()),
+        attempt: 0,
         epoch: 0,
         step: 0,
         worker: Keypair::from_secret([worker; 32]).public(),
+        index: 0,
         endpoint: endpoint.to_string(),
         leaf: Leaf {
             phase: LeafPhase::Reduce,

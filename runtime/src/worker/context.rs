@@ -7,6 +7,7 @@ use concord_proto::Keypair;
 use concord_proto::session::Hello;
 
 use super::WorkerOptions;
+use crate::heads::Heads;
 use crate::serving::transport::StageHandle;
 use crate::training::engine::EngineEvent;
 use crate::witness::Witness;
@@ -19,6 +20,7 @@ pub(super) struct WorkerContext {
     pub(super) options: WorkerOptions,
     pub(super) key: Keypair,
     pub(super) witness: Witness,
+    pub(super) heads: Heads,
     pub(super) hello: Hello,
     pub(super) events: SyncSender<EngineEvent>,
     pub(super) stage: StageHandle,

@@ -19,6 +19,7 @@ use super::endpoint::{advertised, endpoint, is_hidden};
 use super::server::WorkerService;
 use super::session::{SessionEnd, WorkerSession};
 use crate::blobs::Blobs;
+use crate::heads::Heads;
 use crate::identity::{BLOBS, Home};
 use crate::serving::transport::StageHandle;
 use crate::session::{self, Session};
@@ -92,6 +93,7 @@ pub async fn run(
     };
     let stage_device = options.device.with_own_threads();
     let context = WorkerContext {
+        heads: Heads::new(&options.dir),
         options,
         key,
         witness: Witness::default(),

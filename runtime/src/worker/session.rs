@@ -333,6 +333,7 @@ impl<'a> WorkerSession<'a> {
                 return;
             }
         };
+        self.context.heads.saw(coordinator, job, started);
         let (start, end) = (replica.start, replica.end);
         let (blobs, events) = (self.blobs.clone(), self.context.events.clone());
         let (outbound, data) = (self.outbound.clone(), self.data.clone());

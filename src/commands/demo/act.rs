@@ -74,7 +74,7 @@ fn start_training(act: &Act, file: &Path, pool: &DemoPool) -> anyhow::Result<Pro
     let (file, url) = (file.display().to_string(), pool.url());
     let job = ["train", &file, "--coordinator", &url, "--plan", act.plan];
     let wait = ["--min-workers", &workers, "--min-checkers", "1"];
-    let audits = ["--audit-rate-new", "0.2", "--audit-rate", "0.1"];
+    let audits = ["--audit-rate", "0.2"];
     Program::start(&[&job[..], &wait, &audits].concat())
 }
 

@@ -105,28 +105,27 @@ pub struct TrainArgs {
     /// Wait for this many workers before the first plan.
     #[arg(long, value_name = "N")]
     min_workers: Option<u32>,
-    /// Wait for this many checkers before the first step.
+    /// How many checkers of the pool audit the job. The first step waits until so many have
+    /// committed to secrets, by which each draws what it re-runs.
     #[arg(long, value_name = "N")]
     min_checkers: Option<u32>,
-    /// Share of the work of a worker with a good record that is audited.
+    /// Share of the work that each of these checkers re-runs; 0 for none.
     #[arg(long, default_value_t = 0.02, value_name = "P")]
     audit_rate: f64,
-    /// Share of the work of a new worker that is audited [default: 0.2 in a pool of others, and
-    /// that of --audit-rate where this command starts the workers].
+    /// Share of what a checker of the pool found right that the coordinator re-runs itself, to see
+    /// whether the checker has done the work [default: 0.05 in a pool of others, and 0 where this
+    /// command starts the checkers].
     #[arg(long, value_name = "P")]
-    audit_rate_new: Option<f64>,
+    recheck_rate: Option<f64>,
     /// Audit the job yourself: an auditor of your own, on this machine, draws this share of all
     /// work by secrets that nobody else knows, such as "1%", and re-runs it. `concord verify
     /// --checker` with its key then needs nobody else's word.
     #[arg(long, value_name = "P", value_parser = share, allow_hyphen_values = true)]
     pub audit: Option<u64>,
-    /// Share of audits that test the checker.
-    #[arg(long, default_value_t = 0.05, value_name = "P")]
-    canary_rate: f64,
 }
 
-/// The share of the work of a worker without a record that is audited in a pool.
-const AUDIT_RATE_NEW: f64 = 0.2;
+/// The share of the verdicts of others' checkers that are checked.
+const RECHECK_RATE: f64 = 0.05;
 
 #[derive(Clone, Copy, Debug)]
 struct LocalWorkers(u32);
@@ -188,13 +187,11 @@ impl TrainArgs {
         let local = self.coordinator.is_none();
         let workers = self.workers.map_or(1, |workers| workers.0);
         let checkers = if local { self.checkers } else { 0 };
-        // Who owns the workers has no strangers to watch: their work costs what it says.
-        let of_new = if local {
-            self.audit_rate
-        } else {
-            AUDIT_RATE_NEW
-        };
-        let audit_rate_new = self.audit_rate_new.unwrap_or(of_new);
+        // Who owns the checkers has no strangers to watch.
+        let recheck_rate = self.recheck_rate.unwrap_or(match local {
+            true => 0.0,
+            false => RECHECK_RATE,
+        });
         let options = RunOptions {
             name: self
                 .job
@@ -205,13 +202,12 @@ impl TrainArgs {
                 .into_owned(),
             plan,
             min_workers: self.min_workers.unwrap_or(if local { workers } else { 1 }),
-            min_checkers: self.min_checkers.unwrap_or(checkers),
+            checkers: self.min_checkers.unwrap_or(checkers),
             checkpoint_every: 1,
             checkpoints_kept: 0,
             replay_every: 0,
-            audit_rate_min: probability("--audit-rate", self.audit_rate)?,
-            audit_rate_new: probability("--audit-rate-new", audit_rate_new)?,
-            canary_rate: probability("--canary-rate", self.canary_rate)?,
+            audit_rate: probability("--audit-rate", self.audit_rate)?,
+            recheck_rate: probability("--recheck-rate", recheck_rate)?,
             recompute: job.recompute,
             auditors: Vec::new(),
         };
@@ -293,8 +289,8 @@ impl TrainArgs {
                  local:{needed}"
             );
         }
-        if options.min_checkers > self.checkers {
-            let needed = options.min_checkers;
+        if options.checkers > self.checkers {
+            let needed = options.checkers;
             bail!(
                 "--min-checkers {needed}: the pool on this machine has {}: give --checkers \
                  {needed}",

@@ -172,8 +172,8 @@ pub fn in_words(result: &Value) -> String {
              signed what, and not that it is right"
         }
         (Some(0), _) => {
-            "\nwarning: no work was drawn for an audit (--audit-rate, --audit-rate-new): the proof \
-             shows who signed what, and not that it is right"
+            "\nwarning: no work was drawn for an audit (--audit-rate): the proof shows who signed \
+             what, and not that it is right"
         }
         _ => "",
     };

@@ -249,7 +249,7 @@ impl Run<'_> {
         }
         let url = pool.url();
         let _auditor = self.auditor.start(self.output, &url, Some(&pool))?;
-        let obstacle = self.lacks_checkers(pool.troubles(), options.min_checkers);
+        let obstacle = self.lacks_checkers(pool.troubles(), options.checkers);
         let work = self.work(&url, options, output_dir);
         let done = tokio::select! {
             done = pool.while_it_lasts(work, obstacle) => Ok(done),
@@ -299,8 +299,8 @@ impl Run<'_> {
     }
 
     /// Waits until the job waits for `needed` checkers before its first plan while fewer are left
-    /// on this machine. Returns the reason. A job with a plan needs no checkers: audits that nobody
-    /// does count as inconclusive.
+    /// on this machine. Returns the reason. A job with a plan needs no checkers: its attempts are
+    /// unsettled without.
     async fn lacks_checkers(&self, troubles: Troubles, needed: u32) -> String {
         let reason = troubles.too_few(Role::Checker, needed as usize).await;
         let mut looks = 0;

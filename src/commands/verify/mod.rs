@@ -1,6 +1,7 @@
 //! `concord verify`: the proof of a job, or the receipt of an answer, checked with no coordinator
 //! running.
 
+mod heads;
 mod percent;
 mod proof;
 mod receipt;
@@ -26,17 +27,17 @@ use verdict::is_refutation;
   concord verify out/shakespeare/proof
   concord verify out/shakespeare/proof --model out/shakespeare   # the weights, too
   concord verify out/shakespeare/proof --replay 3 --job examples/shakespeare.yaml
-  concord verify out/shakespeare/proof --coordinator KEY --checker KEY    # those of your pool
+  concord verify out/shakespeare/proof --checker KEY             # one that you trust
+  concord verify out/shakespeare/proof --heads ~/worker          # as that worker saw it
   concord verify receipt.json --model path/to/model              # an answer of `concord serve`
   concord verify receipt.json --model path/to/model --adapter out/poet --device cuda:0
 
 A proof shows who claims to have done the work, that the claims fit together from the first step
 to the last, and which pieces of work that were drawn for an audit were re-run by somebody else.
 All of that can come from one hand that has all the keys. So it is called proven only where you
-name a checker that you trust (--checker) and the coordinator that drew what it re-ran
-(--coordinator), or an auditor of your own, which draws by secrets (--checker alone: its key is
-printed by `concord train --audit 1%`), or where this machine computes a part of the job again
-(--replay).
+name a checker that you trust (--checker): it drew what it re-ran by secrets of its own, which
+nobody else knew before the work was signed. The key of one of your own is printed by `concord
+train --audit 1%`. Or let this machine compute a part of the job again (--replay).
 
 With --replay, segments of the job are drawn by chance, here and now, and computed from the states
 that the proof has kept, with the model and the data that the job file names; every record must
@@ -66,6 +67,10 @@ pub struct VerifyArgs {
     /// for nothing then.
     #[arg(long, value_name = "KEY")]
     checker: Vec<String>,
+    /// What a worker or checker has kept of the ledger that it was shown: its --dir, or a file of
+    /// `heads` in it; may be given again. A proof with another history is refuted.
+    #[arg(long, value_name = "PATH")]
+    heads: Vec<PathBuf>,
     /// Compute so many segments between kept states again, drawn by chance, or all.
     #[arg(long, value_name = "K|all")]
     replay: Option<ReplayCount>,

@@ -9,6 +9,7 @@ use concord_proto::WorkerId;
 use concord_verify::training::bundle::{self, Bundle, BundleError, VerifyError};
 use serde_json::json;
 
+use super::heads;
 use super::percent::percent_below;
 use super::replay;
 use super::verdict::{Refuted, compared};
@@ -55,12 +56,9 @@ fn check(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
         );
         return Err(Refuted(why)).with_context(place);
     }
-    let is_known = |key: &&WorkerId| {
-        let mut auditors = report.auditors.iter();
-        report.checkers.contains(key) || auditors.any(|own| own.auditor == **key)
-    };
+    let is_known = |key: &&WorkerId| report.auditors.iter().any(|own| own.auditor == **key);
     if let Some(stranger) = pinned.iter().find(|key| !is_known(key)) {
-        eprintln!("note: no verdict that counts is by the checker {stranger}");
+        eprintln!("note: {stranger} has audited nothing of this job, or was convicted");
     }
     let weights = match args.checked_result(&bundle) {
         Some(folder) => Some(Weights {
@@ -73,6 +71,7 @@ fn check(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
         }),
         None => None,
     };
+    let heads = heads::run(&args.heads, &bundle).with_context(place)?;
     let replay = replay::run(args, &bundle, output).with_context(place)?;
     let proof = Proof {
         report: &report,
@@ -80,6 +79,7 @@ fn check(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
         is_coordinator_pinned: expected.is_some(),
         weights: weights.as_ref(),
         replay: replay.as_ref(),
+        heads: heads.as_ref(),
     };
     words::tell(&proof, &bundle, output)?;
     if proof.is_proven() {
@@ -107,7 +107,7 @@ fn why_not(proof: &Proof) -> String {
     }
     if let Some(own) = proof.own_auditors().next() {
         return format!(
-            "auditor {} has settled {} of {} steps, {} {} unsettled, and one false piece in each \
+            "checker {} has settled {} of {} steps, {} {} unsettled, and one false piece in each \
              step would have been seen with {:.2} %: that takes 10 %, and 95 % where anything is \
              unsettled; or compute a part again, with --replay 3 --job JOB_FILE",
             own.auditor.short(),
@@ -120,17 +120,15 @@ fn why_not(proof: &Proof) -> String {
     }
     let report = proof.report;
     let audits = match (report.audits_drawn, report.audits_agreed) {
+        (0, _) if report.auditors.is_empty() => "nobody has audited it".to_string(),
         (0, _) => format!(
             "none of the {} pieces of work was drawn (a higher --audit-rate of `concord train` \
              draws more)",
             report.leaves
         ),
-        (drawn, 0) => format!("none of the {drawn} drawn pieces of work could be re-run"),
-        (drawn, _) if report.is_unaudited() => {
-            format!("none of the {drawn} drawn pieces of work was re-run by a --checker")
-        }
-        _ => "audits count for those who trust a checker, and the coordinator that drew: give \
-              --checker KEY and --coordinator KEY, if they are yours"
+        (drawn, 0) => format!("none of the {drawn} drawn pieces of work was re-run"),
+        _ if !proof.pinned.is_empty() => "no checker that you named has audited it".to_string(),
+        _ => "audits count for those who trust a checker: give --checker KEY, if one is yours"
             .to_string(),
     };
     format!(

@@ -26,8 +26,11 @@ use crate::support::output::{Output, in_words};
 /// # Errors
 /// Naming what does not hold and who signed it; or what is missing to judge the receipt.
 pub fn run(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
-    if args.replay.is_some() || !args.checker.is_empty() {
-        bail!("--replay and --checker are for the proof of a job, and this is a file: a receipt");
+    if args.replay.is_some() || !args.checker.is_empty() || !args.heads.is_empty() {
+        bail!(
+            "--replay, --checker and --heads are for the proof of a job, and this is a file: a \
+             receipt"
+        );
     }
     let path = &args.path;
     let text =

@@ -6,6 +6,7 @@ use concord_proto::{BatchPlan, Claim, Leaf, LeafPhase, WorkerId};
 use concord_verify::training::bundle::{AuditorReport, Bundle, Report};
 use serde_json::{Value, json};
 
+use super::heads::HeadsReport;
 use super::percent::percent_below;
 use super::replay::ReplayReport;
 use crate::support::output::{Output, counted};
@@ -33,6 +34,7 @@ pub struct Proof<'a> {
     pub is_coordinator_pinned: bool,
     pub weights: Option<&'a Weights>,
     pub replay: Option<&'a ReplayReport>,
+    pub heads: Option<&'a HeadsReport>,
 }
 
 /// The result of comparing the weights.
@@ -63,32 +65,29 @@ pub fn tell(proof: &Proof, bundle: &Bundle, output: &Output) -> anyhow::Result<(
 }
 
 impl Proof<'_> {
-    /// Whether the reader has computed some of it again, or has named who did and who drew what: a
-    /// coordinator of nobody may choose its nonces so that no false piece is drawn, and checkers of
-    /// nobody may be the workers.
+    /// Whether the reader has computed some of it again, or has named who did: checkers of nobody
+    /// may be the workers.
     pub fn is_proven(&self) -> bool {
-        let is_named = self.is_coordinator_pinned && self.counts_checkers();
         match self.replay {
             Some(replay) => replay.missing.is_empty() && replay.weakness().is_none(),
-            None => {
-                let is_audited = is_named && !self.pinned.is_empty() && !self.report.is_unaudited();
-                is_audited || self.own_auditors().any(shows_enough)
-            }
+            None => self.own_auditors().any(shows_enough),
         }
     }
 
-    /// Whether the coordinator's own draw says something: not where all that the reader has named
-    /// are auditors, whose draws are their own.
-    fn counts_checkers(&self) -> bool {
-        let is_auditor = |key: &WorkerId| self.own_auditors().any(|own| own.auditor == *key);
-        self.pinned.is_empty() || !self.pinned.iter().all(is_auditor)
-    }
-
-    /// The auditors that the reader has named: what they draw nobody else knows, the coordinator
+    /// The checkers that the reader has named: what they draw nobody else knows, the coordinator
     /// included.
     pub fn own_auditors(&self) -> impl Iterator<Item = &AuditorReport> {
         let auditors = self.report.auditors.iter();
         auditors.filter(|own| self.pinned.contains(&own.auditor))
+    }
+
+    /// Evaluations that decide of which no checker that counts has found every leaf right.
+    fn deciding_unseen(&self) -> u32 {
+        let counts =
+            |own: &&AuditorReport| self.pinned.is_empty() || self.pinned.contains(&own.auditor);
+        let auditors = self.report.auditors.iter().filter(counts);
+        let unseen = auditors.map(|own| own.deciding_unseen).min();
+        unseen.unwrap_or(self.report.deciding)
     }
 
     /// What is shown, a sentence for each.
@@ -113,31 +112,10 @@ impl Proof<'_> {
                 counted(weights.tensors as u64, "tensor")
             ));
         }
-        if report.audits_counted > 0 && self.counts_checkers() {
-            shown.push(format!(
-                "{} signed that {} of {} drawn pieces of work came out the same when they were \
-                 re-run; if that is so, false pieces in each of {} steps were found with {:.2} %",
-                self.who(),
-                report.audits_counted,
-                report.audits_drawn,
-                report.detection_steps,
-                percent_below(report.detection)
-            ));
-        }
+        shown.extend(self.heads.map(HeadsReport::shown));
         shown.extend(self.own_auditors().map(of_auditor));
         shown.extend(self.replay.iter().flat_map(|replay| replay.shown()));
         shown
-    }
-
-    /// The checkers whose audits count.
-    fn who(&self) -> String {
-        match self.pinned.is_empty() {
-            true => "checkers of this ledger".to_string(),
-            false => format!(
-                "{} that you named",
-                counted(self.pinned.len() as u64, "checker")
-            ),
-        }
     }
 
     /// What is not shown, a sentence for each.
@@ -159,14 +137,9 @@ impl Proof<'_> {
                     "{of_what}: coordinator, workers and checkers may be one hand, and then audits \
                      show nothing"
                 ),
-                false if self.own_auditors().next().is_some() => format!(
-                    "{of_what}, if the auditor that you named looked away or gave its secrets to \
-                     others; and pieces that it did not draw, beyond its figure"
-                ),
                 false => format!(
-                    "{of_what}, if the checkers that you named looked away, or if the coordinator \
-                     told workers, or chose, what would be drawn; and pieces that were not drawn, \
-                     beyond the figure of the audits"
+                    "{of_what}, if the checkers that you named looked away or gave their secrets \
+                     to others; and pieces that they did not draw, beyond their figures"
                 ),
             });
         }
@@ -224,7 +197,7 @@ fn text(proof: &Proof, shares: &BTreeMap<WorkerId, WorkerShare>) -> String {
             report.evaluations
         ));
     }
-    lines.extend(decisions(report));
+    lines.extend(decisions(proof));
     for (worker, share) in shares {
         lines.push(format!(
             "worker      {}  {} steps, {} pieces of work  {}",
@@ -234,31 +207,16 @@ fn text(proof: &Proof, shares: &BTreeMap<WorkerId, WorkerShare>) -> String {
             share.device
         ));
     }
-    for checker in &report.checkers {
-        let named = match proof.pinned.contains(checker) {
-            true => ", that you named",
-            false => "",
-        };
-        lines.push(format!("checker     {}{named}", checker.short()));
-    }
     lines.extend(report.auditors.iter().map(|own| auditor_line(proof, own)));
     lines.push(format!(
-        "audits      {} of {} pieces drawn, {} agreed, {} could not be re-run",
-        report.audits_drawn, report.leaves, report.audits_agreed, report.audits_inconclusive
+        "audits      {} drawn of {} pieces, {} agreed",
+        report.audits_drawn, report.leaves, report.audits_agreed
     ));
     match report.convicted.as_slice() {
         [] => lines.push("convicted   nobody".to_string()),
         all => lines.extend(all.iter().map(|id| format!("convicted   {id}"))),
     }
     lines.extend(not_computed(report));
-    let of_draw = proof.counts_checkers().then(|| format!(
-        "detection   {:.2} % for one false piece in each step (a piece is drawn with {:.2} %), if \
-         {} are honest",
-        percent_below(report.detection),
-        percent_below(report.audit_rate_min),
-        proof.who()
-    ));
-    lines.extend(of_draw);
     let weights = proof.weights.into_iter();
     lines.extend(weights.flat_map(|weights| of_weights(report, weights)));
     lines.extend(proof.replay.iter().flat_map(|replay| replay.lines()));
@@ -275,7 +233,7 @@ fn auditor_line(proof: &Proof, own: &AuditorReport) -> String {
         false => "",
     };
     format!(
-        "auditor     {}{named}: drew {} pieces by its own secrets, {} agreed, {} unsettled",
+        "checker     {}{named}: drew {} pieces by its own secrets, {} agreed, {} unsettled",
         own.auditor.short(),
         own.drawn,
         own.agreed,
@@ -293,7 +251,7 @@ fn of_auditor(own: &AuditorReport) -> String {
         None => String::new(),
     };
     format!(
-        "if auditor {} is honest, one false piece in each of {} steps was seen with {:.2} %, in \
+        "if checker {} is honest, one false piece in each of {} steps was seen with {:.2} %, in \
          one step alone with {:.2} %{certain}",
         own.auditor.short(),
         own.steps,
@@ -344,9 +302,11 @@ fn of_weights(report: &Report, weights: &Weights) -> Vec<String> {
     lines
 }
 
-/// Whether the evaluations that decide about the result were re-run, where there are any.
-fn decisions(report: &Report) -> Option<String> {
-    let words = match report.deciding_unseen {
+/// Whether the evaluations that decide about the result were re-run, where there are any: by one
+/// checker that the reader has named, or by any where none was.
+fn decisions(proof: &Proof) -> Option<String> {
+    let report = proof.report;
+    let words = match proof.deciding_unseen() {
         0 => "decisions   rest on losses of which every piece was re-run".to_string(),
         unseen => format!(
             "decisions   not proven by audits: they rest on {} evaluations, and of {unseen} not \
@@ -370,9 +330,10 @@ fn steps(report: &Report) -> String {
 
 fn auditor_object(own: &AuditorReport) -> Value {
     json!({
-        "auditor": own.auditor.to_string(), "rate": own.rate as f64 / 4_294_967_296.0,
+        "checker": own.auditor.to_string(), "rate": own.rate as f64 / 4_294_967_296.0,
         "drawn": own.drawn, "agreed": own.agreed, "steps": own.steps,
-        "unsettled": own.unsettled, "detection": own.detection(own.steps),
+        "unsettled": own.unsettled, "deciding_unseen": own.deciding_unseen,
+        "detection": own.detection(own.steps),
         "detection_of_one_step": own.detection(1), "nearly_certain_from": own.nearly_certain(),
     })
 }
@@ -394,24 +355,21 @@ fn object(proof: &Proof, shares: &BTreeMap<WorkerId, WorkerShare>) -> Value {
         "evaluations": report.evaluations, "best_step": report.best.map(|best| best.0),
         "best_eval_loss": report.best.map(|best| best.1),
         "deciding_evaluations": report.deciding,
-        "deciding_evaluations_unseen": report.deciding_unseen,
+        "deciding_evaluations_unseen": proof.deciding_unseen(),
         "coordinator": report.coordinator.to_string(),
         "coordinator_pinned": proof.is_coordinator_pinned,
         "workers": shares.iter().map(worker).collect::<Vec<_>>(),
-        "checkers": names(&report.checkers), "checkers_pinned": names(&pinned),
+        "checkers_pinned": names(&pinned),
         "leaves": report.leaves,
         "audits_drawn": report.audits_drawn, "audits_agreed": report.audits_agreed,
-        "audits_counted": report.audits_counted,
-        "audits_inconclusive": report.audits_inconclusive,
         "convicted": names(&report.convicted),
-        "auditors": report.auditors.iter().map(auditor_object).collect::<Vec<_>>(),
+        "checkers": report.auditors.iter().map(auditor_object).collect::<Vec<_>>(),
         "convictions_on_rerun": report.convictions_on_rerun,
         "convictions_on_state": report.convictions_on_state,
-        "audit_rate_min": report.audit_rate_min,
-        "detection": report.detection, "detection_steps": report.detection_steps,
         "tensors_checked": weights.map(|weights| weights.tensors),
         "base_checked": weights.map(|weights| matches!(weights.base, Some(Base::Same(..)))),
         "replay": proof.replay.map(ReplayReport::object),
+        "heads": proof.heads.map(HeadsReport::object),
         "shown": proof.shown(), "not_shown": proof.not_shown(),
     })
 }

@@ -14,6 +14,7 @@ pub mod bundle;
 mod claim;
 mod conviction;
 mod halves;
+pub mod heads;
 mod leaves;
 mod links;
 mod means;

@@ -22,6 +22,9 @@ pub(super) use rivals::Rivals;
 const FAILURE_PAUSE_US: u64 = 2_000_000;
 const FAILURE_PAUSE_MAX_US: u64 = 60_000_000;
 
+/// How long a checker that says nothing is left alone.
+const SILENT_US: u64 = 60_000_000;
+
 /// A worker or checker that is or was here.
 #[derive(Clone, Debug)]
 pub(super) struct PoolMember {
@@ -285,7 +288,12 @@ impl Members {
         true
     }
 
-    /// Leaves a worker alone for a while.
+    /// A checker has left several orders in a row unanswered: no job chooses it for a while.
+    pub(super) fn note_silent(&mut self, now: Time, checker: &WorkerId) {
+        self.pause(now, checker, SILENT_US);
+    }
+
+    /// Leaves a member alone for a while.
     pub(super) fn pause(&mut self, now: Time, id: &WorkerId, micros: u64) {
         if let Some(member) = self.members.get_mut(id) {
             member.unfit_until = member.unfit_until.max(now.plus(micros));

@@ -24,7 +24,7 @@ impl TrainingJob {
         let named = self.roster.all(options);
         self.auditors
             .ask_to_enrol(context, job, &named, (next, steps));
-        for settled in self.auditors.take_settled(context.now) {
+        for settled in self.auditors.take_settled(context) {
             self.tell_settled(context, settled);
         }
     }
@@ -150,7 +150,7 @@ impl TrainingJob {
                 }
             }
         }
-        for settled in self.auditors.take_settled(context.now) {
+        for settled in self.auditors.take_settled(context) {
             self.tell_settled(context, settled);
         }
     }

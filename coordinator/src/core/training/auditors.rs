@@ -473,7 +473,8 @@ impl Auditors {
 
     /// Attempts of which no secret is awaited any more: whoever has not opened one by now is not
     /// waited for.
-    pub(super) fn take_settled(&mut self, now: Time) -> Vec<PendingAttempt> {
+    pub(super) fn take_settled(&mut self, context: &mut EventContext) -> Vec<PendingAttempt> {
+        let now = context.now;
         let is_over = |_: &u32, p: &mut PendingAttempt| {
             p.awaited.is_empty() || now.since(p.since) >= REVEAL_US
         };
@@ -482,10 +483,12 @@ impl Auditors {
         for auditor in over.iter().flat_map(|pending| &pending.awaited) {
             let misses = self.misses.entry(*auditor).or_default();
             *misses += 1;
-            // It is asked after a pause whether it is still there.
-            if *misses >= MISSES_MAX
-                && let Some(held) = self.enrolled.get_mut(auditor)
-            {
+            if *misses < MISSES_MAX {
+                continue;
+            }
+            // No job chooses it for a while, and this one asks after a pause whether it is there.
+            context.members.note_silent(now, auditor);
+            if let Some(held) = self.enrolled.get_mut(auditor) {
                 held.session = None;
             }
         }

@@ -69,7 +69,12 @@ impl TrainingJob {
             self.tell_audited(context, at, &workers, AuditedLeaves::new());
         }
         self.tell_watchers(context, finished.started, &record);
-        context.out.persist(Change::Step { record, claims });
+        let attempt = finished.id.number;
+        context.out.persist(Change::Step {
+            attempt,
+            record,
+            claims,
+        });
         // A checkpoint that is due while another is on its way into the store is skipped, unless it
         // is the last: a new flush replaces the one under way, and with frequent checkpoints none
         // would ever get there.

@@ -289,6 +289,7 @@ impl TrainingJob {
             context.out.persist(Change::DropCheckpoints { job, steps });
         }
         let from_step = to;
+        context.out.persist(Change::Void { job, from_step });
         self.journal
             .write(context, LedgerEvent::Voided { from_step });
         let from_step = self.spec().updates_before(to);

@@ -74,9 +74,13 @@ impl Roster {
         let mut present = self.chosen.iter().filter(|one| counts(*one)).count();
         while present < wanted && self.chosen.len() < CHOSEN_MAX {
             let others = context.members.checkers().map(|member| member.id);
+            let is_paused = |id: &WorkerId| {
+                let member = context.members.get(id);
+                member.is_some_and(|member| member.unfit_until > context.now)
+            };
             let others = others.filter(|id| {
                 let is_named = options.auditors.iter().any(|named| named.key == *id);
-                !is_named && !self.chosen.contains_key(id) && serves(id).is_some()
+                !is_named && !self.chosen.contains_key(id) && !is_paused(id) && serves(id).is_some()
             });
             let lot = |id: &WorkerId| {
                 let [a, b] = [&id.0[..8], &id.0[8..16]].map(|half| {

@@ -13,8 +13,16 @@ pub(super) struct KnownAuditors {
     pub(super) all: BTreeMap<WorkerId, KnownAuditor>,
     /// The entries that committed attempts.
     pub(super) committed: BTreeMap<u32, Digest>,
-    /// Attempts that were committed and are void, each with how many attempts had started by then.
-    pub(super) voided: Vec<(u32, u32)>,
+    pub(super) voided: Vec<VoidAttempt>,
+}
+
+/// An attempt that was committed and is void.
+pub(super) struct VoidAttempt {
+    pub(super) attempt: u32,
+    /// How many attempts had started when it became void.
+    pub(super) started: u32,
+    /// Digests of its claims, in the plan's order.
+    pub(super) claims: Vec<Digest>,
 }
 
 /// What one auditor has said.
@@ -140,7 +148,11 @@ impl KnownAuditors {
     }
 
     /// A committed attempt is void, with so many attempts started by now.
-    pub(super) fn void(&mut self, attempt: u32, started: u32) {
-        self.voided.push((attempt, started));
+    pub(super) fn void(&mut self, attempt: u32, started: u32, claims: Vec<Digest>) {
+        self.voided.push(VoidAttempt {
+            attempt,
+            started,
+            claims,
+        });
     }
 }

@@ -9,7 +9,7 @@ use concord_proto::canonical;
 use concord_proto::limits::BLOB_BYTES_MAX;
 use concord_proto::session::Scalars;
 
-use super::{Bundle, StepClaims, VerifyError};
+use super::{Bundle, StepClaims, VerifyError, VoidClaims};
 use crate::training::WorkerClaim;
 
 pub(super) const SPEC: &str = "job.spec";
@@ -17,10 +17,11 @@ pub(super) const DATA: &str = "data.manifest";
 pub(super) const INITIAL: &str = "state.initial";
 pub(super) const RECORDS: &str = "chain.records";
 pub(super) const CLAIMS: &str = "claims.steps";
+pub(super) const VOIDED: &str = "claims.void";
 pub(super) const LEDGER: &str = "ledger.entries";
 
 /// The files of a bundle.
-pub const FILES: [&str; 6] = [SPEC, DATA, INITIAL, RECORDS, CLAIMS, LEDGER];
+pub const FILES: [&str; 7] = [SPEC, DATA, INITIAL, RECORDS, CLAIMS, VOIDED, LEDGER];
 
 /// What precedes the claims of a step in their file.
 #[derive(BorshSerialize, BorshDeserialize)]
@@ -30,18 +31,22 @@ struct StepHead {
     claims: u32,
 }
 
+/// What precedes the claims of a void attempt.
+#[derive(BorshSerialize, BorshDeserialize)]
+struct VoidHead {
+    attempt: u32,
+    claims: u32,
+}
+
 impl Bundle {
     /// The files, by name.
     pub fn files(&self) -> Vec<(String, Vec<u8>)> {
-        let mut claims = Vec::new();
-        for step in &self.claims {
-            let head = StepHead {
-                step: step.step,
-                scalars: step.scalars.clone(),
-                claims: step.claims.len() as u32,
-            };
-            put(&mut claims, &head);
-            step.claims.iter().for_each(|claim| put(&mut claims, claim));
+        let (mut claims, mut voided) = (Vec::new(), Vec::new());
+        self.claims
+            .iter()
+            .for_each(|step| put_step(&mut claims, step));
+        for void in &self.voided {
+            put_void(&mut voided, void);
         }
         let contents = [
             canonical::encode(&self.spec),
@@ -49,6 +54,7 @@ impl Bundle {
             canonical::encode(&self.initial_state),
             put_all(&self.records),
             claims,
+            voided,
             put_all(&self.ledger),
         ];
         FILES
@@ -85,6 +91,7 @@ impl Bundle {
             initial_state: one(INITIAL, bytes(INITIAL)?)?,
             records: Elements::of(RECORDS, bytes(RECORDS)?).all("record")?,
             claims: read_claims(bytes(CLAIMS)?)?,
+            voided: read_voided(bytes(VOIDED)?)?,
             ledger: Elements::of(LEDGER, bytes(LEDGER)?).all("entry")?,
         })
     }
@@ -128,24 +135,46 @@ fn one<T: BorshSerialize + BorshDeserialize>(file: &str, bytes: &[u8]) -> Result
     canonical::decode(bytes).map_err(|why| VerifyError::new(file, "its one value", why))
 }
 
+fn put_step(bytes: &mut Vec<u8>, step: &StepClaims) {
+    let head = StepHead {
+        step: step.step,
+        scalars: step.scalars.clone(),
+        claims: step.claims.len() as u32,
+    };
+    put(bytes, &head);
+    step.claims.iter().for_each(|claim| put(bytes, claim));
+}
+
+fn put_void(bytes: &mut Vec<u8>, void: &VoidClaims) {
+    let head = VoidHead {
+        attempt: void.attempt,
+        claims: void.claims.len() as u32,
+    };
+    put(bytes, &head);
+    void.claims.iter().for_each(|claim| put(bytes, claim));
+}
+
 fn read_claims(bytes: &[u8]) -> Result<Vec<StepClaims>, VerifyError> {
     let mut elements = Elements::of(CLAIMS, bytes);
     let mut steps = Vec::new();
     while !elements.at_end() {
-        let place = format!("head of step {}", steps.len());
-        let head: StepHead = elements.next(&place)?;
-        let mut claims: Vec<WorkerClaim> = Vec::new();
-        for index in 0..head.claims {
-            let place = format!("claim {index} of step {}", steps.len());
-            claims.push(elements.next(&place)?);
-        }
-        steps.push(StepClaims {
-            step: head.step,
-            scalars: head.scalars,
-            claims,
-        });
+        steps.push(elements.next_step(&format!("step {}", steps.len()))?);
     }
     Ok(steps)
+}
+
+fn read_voided(bytes: &[u8]) -> Result<Vec<VoidClaims>, VerifyError> {
+    let mut elements = Elements::of(VOIDED, bytes);
+    let mut voided = Vec::new();
+    while !elements.at_end() {
+        let of = format!("void attempt {}", voided.len());
+        let head: VoidHead = elements.next(&format!("head of {of}"))?;
+        voided.push(VoidClaims {
+            attempt: head.attempt,
+            claims: elements.next_claims(&of, head.claims)?,
+        });
+    }
+    Ok(voided)
 }
 
 /// A file of many values, read from the front.
@@ -174,6 +203,23 @@ impl<'a> Elements<'a> {
         let (element, rest) = rest.split_at_checked(length).ok_or_else(cut)?;
         self.rest = rest;
         canonical::decode(element).map_err(|why| VerifyError::new(self.file, place, why))
+    }
+
+    fn next_step(&mut self, of: &str) -> Result<StepClaims, VerifyError> {
+        let head: StepHead = self.next(&format!("head of {of}"))?;
+        Ok(StepClaims {
+            step: head.step,
+            scalars: head.scalars,
+            claims: self.next_claims(of, head.claims)?,
+        })
+    }
+
+    fn next_claims(&mut self, of: &str, count: u32) -> Result<Vec<WorkerClaim>, VerifyError> {
+        let mut claims = Vec::new();
+        for index in 0..count {
+            claims.push(self.next(&format!("claim {index} of {of}"))?);
+        }
+        Ok(claims)
     }
 
     fn all<T: BorshSerialize + BorshDeserialize>(

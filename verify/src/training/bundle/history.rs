@@ -375,7 +375,8 @@ impl Reader<'_> {
         require(from_step <= self.next_step(), "there is no such step yet")?;
         let started = self.history.attempts.len() as u32;
         for commit in self.history.commits.drain(from_step as usize..) {
-            self.history.auditors.void(commit.attempt.number, started);
+            let attempt = commit.attempt.number;
+            self.history.auditors.void(attempt, started, commit.claims);
         }
         self.open = None;
         Ok(())

@@ -1,7 +1,8 @@
 //! The proof of a job, in files, and its verification by anyone who has them.
 //!
-//! A bundle has six files: what was to be done (`job.spec`, `data.manifest`, `state.initial`), what
-//! came out (`chain.records`), who did it (`claims.steps`) and how it was checked
+//! A bundle has seven files: what was to be done (`job.spec`, `data.manifest`, `state.initial`), what
+//! came out (`chain.records`), who did it (`claims.steps`; of what
+//! is void, `claims.void`) and how it was checked
 //! (`ledger.entries`). The entries of the ledger are signed by the coordinator and name, directly
 //! or by digests of what they name, every byte of the other files: so [`verify`] can tell which
 //! file does not hold, and needs no coordinator, no model and no arithmetic.
@@ -9,7 +10,7 @@
 //! ```
 //! use concord_verify::training::bundle::Bundle;
 //!
-//! let error = Bundle::from_files(&[]).expect_err("six files are missing");
+//! let error = Bundle::from_files(&[]).expect_err("its files are missing");
 //! assert_eq!((error.file.as_str(), error.reason.as_str()), ("job.spec", "it is missing"));
 //! ```
 
@@ -23,6 +24,7 @@ mod folder;
 mod history;
 mod report;
 mod settled;
+mod voided;
 
 use std::collections::BTreeSet;
 
@@ -47,6 +49,15 @@ pub struct StepClaims {
     pub claims: Vec<WorkerClaim>,
 }
 
+/// What the workers of an attempt signed that was committed and is void.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VoidClaims {
+    /// Its number.
+    pub attempt: u32,
+    /// The claims, in the plan's order.
+    pub claims: Vec<WorkerClaim>,
+}
+
 /// The proof of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bundle {
@@ -60,6 +71,8 @@ pub struct Bundle {
     pub records: Vec<StepRecord>,
     /// The claims of each step, as they were committed last.
     pub claims: Vec<StepClaims>,
+    /// The claims of void attempts, as far as they are there: they show what was drawn of them.
+    pub voided: Vec<VoidClaims>,
     /// All entries of the job's ledger: signed [`concord_proto::ledger::LedgerEntry`]s.
     pub ledger: Vec<Signed>,
 }
@@ -108,5 +121,7 @@ pub fn verify_by(bundle: &Bundle, pinned: &BTreeSet<WorkerId>) -> Result<Report,
     let steps = chain::check(bundle, &history)?;
     let shown = convictions::check(bundle, &history)?;
     audits::check(&history, &shown, &steps, pinned)?;
-    Ok(report::of(bundle, &history, &steps, &shown))
+    let voided = voided::check(bundle, &history)?;
+    let auditors = settled::report(&bundle.spec, &history, (&steps, &voided), &shown);
+    Ok(report::of(bundle, &history, &steps, (&shown, auditors)))
 }

@@ -6,7 +6,7 @@ use super::Bundle;
 use super::chain::StepLeaves;
 use super::convictions::ShownConvictions;
 use super::history::History;
-use super::settled::{self, AuditorReport};
+use super::settled::AuditorReport;
 
 /// What a verified bundle shows. The probabilities are for people and enter no digest.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +53,7 @@ pub(super) fn of(
     bundle: &Bundle,
     history: &History,
     steps: &[StepLeaves],
-    shown: &ShownConvictions,
+    (shown, auditors): (&ShownConvictions, Vec<AuditorReport>),
 ) -> Report {
     let mut workers: Vec<WorkerId> = steps.iter().flatten().map(|(worker, _)| *worker).collect();
     workers.sort_unstable();
@@ -63,7 +63,6 @@ pub(super) fn of(
     let course = Course::of(spec, bundle.records.iter().map(|record| record.loss));
     let best = course.best();
     let best = best.map(|(step, loss)| (spec.updates_before(step), loss.get()));
-    let auditors = settled::report(spec, history, steps);
     let leaves = steps.iter().flatten();
     let deciding = (0..chain_steps).filter(|&step| spec.decides(step));
     Report {

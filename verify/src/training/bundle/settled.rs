@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use concord_proto::ledger::Finding;
 use concord_proto::{Digest, JobSpec, Leaf, WorkerId, auditor};
 
-use super::auditors::{KnownAuditor, OpenSecret};
+use super::auditors::{KnownAuditor, OpenSecret, VoidAttempt};
 use super::chain::StepLeaves;
+use super::convictions::ShownConvictions;
 use super::history::{GivenVerdict, History};
+use super::voided::VoidLeaves;
 
 /// What an auditor that is honest shows: a checker of the pool, or one that the job names.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,8 +24,8 @@ pub struct AuditorReport {
     /// Steps of the chain in which every worker has a leaf, and chance decides what is drawn: no
     /// others are counted.
     pub steps: u32,
-    /// Attempts that may each hide a false leaf that it has drawn: those of the chain that it has
-    /// not settled, and those that were voided after it had opened their secrets.
+    /// Attempts that may each hide a false leaf that it has drawn: those that it has not settled,
+    /// of the chain, and of those that were voided after it had opened their secrets.
     pub unsettled: u32,
     /// Evaluations that decide about the result of which it has not found every leaf right.
     pub deciding_unseen: u32,
@@ -58,7 +60,8 @@ impl AuditorReport {
 pub(super) fn report(
     spec: &JobSpec,
     history: &History,
-    steps: &[StepLeaves],
+    leaves: (&[StepLeaves], &VoidLeaves),
+    shown: &ShownConvictions,
 ) -> Vec<AuditorReport> {
     let sound = history
         .auditors
@@ -76,7 +79,7 @@ pub(super) fn report(
             unsettled: 0,
             deciding_unseen: 0,
         };
-        count(&mut report, known, (spec, history, steps));
+        count(&mut report, known, (spec, history, leaves), shown);
         report
     };
     sound.map(of).collect()
@@ -85,7 +88,8 @@ pub(super) fn report(
 fn count(
     report: &mut AuditorReport,
     known: &KnownAuditor,
-    (spec, history, steps): (&JobSpec, &History, &[StepLeaves]),
+    (spec, history, (steps, void_leaves)): (&JobSpec, &History, (&[StepLeaves], &VoidLeaves)),
+    shown: &ShownConvictions,
 ) {
     let mut secrets: BTreeMap<u32, (OpenSecret, u64)> = BTreeMap::new();
     for held in &known.enrolments {
@@ -93,16 +97,28 @@ fn count(
         let opened = held.secrets().into_iter();
         secrets.extend(opened.map(|(attempt, secret)| (attempt, (secret, rate))));
     }
-    // What it had drawn of a void attempt nobody can settle. It had not drawn yet where its
-    // secret was opened by an attempt that started later, as nothing was left out before.
-    let is_lost = |(attempt, started): &&(u32, u32)| {
-        // Attempts 7 and 8 were committed, 7 is void, and the secret of 8 opens that of 7: if 8 had
-        // started before 7 was void, whoever voided it may have known what 7 would draw.
-        let secret = secrets.get(attempt);
-        secret.is_some_and(|(secret, _)| secret.by < *started)
-    };
-    report.unsettled = history.auditors.voided.iter().filter(is_lost).count() as u32;
     let agreed = agreed_by(history, &report.auditor);
+    let found = found_by(history, &report.auditor, shown);
+    let hides = |void: &&VoidAttempt| {
+        let Some((secret, rate)) = secrets.get(&void.attempt) else {
+            return false;
+        };
+        // It had not drawn yet where its secret was opened by an attempt that started later, as
+        // nothing was left out before. Attempts 7 and 8 were committed, 7 is void, and the secret
+        // of 8 opens that of 7: if 8 had started before 7 was void, whoever voided it may have
+        // known what 7 would draw.
+        if secret.by >= void.started || found.contains(&void.attempt) {
+            return false;
+        }
+        let entry = history.auditors.committed.get(&void.attempt);
+        let Some((entry, leaves)) = entry.zip(void_leaves.get(&void.attempt)) else {
+            return true;
+        };
+        let of = (void.attempt, false);
+        let (drawn, right) = settled((secret.secret, *rate), entry, of, leaves, &agreed);
+        drawn != right
+    };
+    report.unsettled = history.auditors.voided.iter().filter(hides).count() as u32;
     for ((step, leaves), commit) in (0_u32..).zip(steps).zip(&history.commits) {
         let decides = spec.decides(step);
         let attempt = commit.attempt.number;
@@ -156,4 +172,18 @@ fn agreed_by(history: &History, auditor: &WorkerId) -> Agreed {
         (verdict.attempt, verdict.worker, verdict.index, verdict.leaf)
     };
     agreeing.map(place).collect()
+}
+
+/// Attempts of which an auditor has found a leaf wrong whose worker was convicted: that hit is not
+/// hidden, whatever became of the attempt.
+fn found_by(history: &History, auditor: &WorkerId, shown: &ShownConvictions) -> BTreeSet<u32> {
+    let given = history.verdicts.iter();
+    let hits = given.filter(|given| {
+        let verdict = &given.verdict;
+        let from = shown.wrong_from.get(&verdict.worker);
+        given.checker == *auditor
+            && matches!(verdict.finding, Finding::Differs { .. })
+            && from.is_some_and(|from| *from <= verdict.step)
+    });
+    hits.map(|given| given.verdict.attempt).collect()
 }

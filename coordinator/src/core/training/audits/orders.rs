@@ -54,6 +54,7 @@ impl LeafAudits {
             if *times == UNANSWERED_MAX {
                 let who = auditor.short();
                 tracing::warn!("auditor {who} answers nothing, and is asked for no more leaves");
+                context.members.note_silent(context.now, &auditor);
             }
             self.close_own(context, auditor, step);
         }

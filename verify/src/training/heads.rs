@@ -1,0 +1,101 @@
+//! What parties keep of a ledger that they were shown, and of what they have said: a proof with
+//! another history is refuted by it.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use concord_proto::ledger::{Finding, LedgerEntry, LedgerEvent, Verdict, entry_digest};
+use concord_proto::{JobId, Leaf, Signed};
+
+use super::bundle::Bundle;
+use super::shape::leaf_words;
+
+/// What one party keeps of a job at one coordinator.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct KeptHead {
+    pub job: JobId,
+    /// The newest entry of the ledger that it was shown, which binds all entries before.
+    pub head: Signed,
+    /// Its own [`Verdict`]s that found a leaf wrong.
+    pub findings: Vec<Signed>,
+}
+
+/// The most findings that one party keeps of a job.
+pub const FINDINGS_MAX: usize = 64;
+
+/// What comes of holding a kept head to a proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadMatch {
+    /// The ledger has the entry, of this number, and all findings that are of its chain.
+    Same { number: u64 },
+    /// It is of another job.
+    OtherJob,
+    /// It is of the same job at another coordinator, which does it by itself.
+    OtherCoordinator,
+}
+
+/// Holds what was kept to a proof whose ledger was checked.
+///
+/// # Errors
+/// A sentence that says what the proof lacks, or has otherwise than it was shown.
+pub fn compare(bundle: &Bundle, kept: &KeptHead) -> Result<HeadMatch, String> {
+    if kept.job != bundle.spec.id() {
+        return Ok(HeadMatch::OtherJob);
+    }
+    let is_of_ledger = |entry: &Signed| entry.signer == kept.head.signer;
+    if !bundle.ledger.first().is_some_and(is_of_ledger) {
+        return Ok(HeadMatch::OtherCoordinator);
+    }
+    let entry: LedgerEntry = match kept.head.open() {
+        Ok(entry) => entry,
+        Err(why) => return Err(format!("the head that was kept is none: {why}")),
+    };
+    let place = usize::try_from(entry.number).ok();
+    let number = entry.number;
+    match place.and_then(|place| bundle.ledger.get(place)) {
+        None => Err(format!(
+            "the coordinator has shown entry {number} of the ledger, and this one has only {}",
+            bundle.ledger.len()
+        )),
+        Some(here) if entry_digest(here) != entry_digest(&kept.head) => Err(format!(
+            "the coordinator has signed two entries with number {number}: the one of this ledger, \
+             and the one that it has shown"
+        )),
+        Some(_) => match kept.findings.iter().find_map(|one| lacks(bundle, one)) {
+            Some(why) => Err(why),
+            None => Ok(HeadMatch::Same { number }),
+        },
+    }
+}
+
+/// What a ledger lacks that does not have this finding, although it is about a leaf of the chain.
+fn lacks(bundle: &Bundle, finding: &Signed) -> Option<String> {
+    let verdict: Verdict = finding.open().ok()?;
+    let is_finding = matches!(verdict.finding, Finding::Differs { .. });
+    let leaf = leaf_of(bundle, &verdict).filter(|_| is_finding)?;
+    let has = |entry: &Signed| match entry.open::<LedgerEntry>() {
+        Ok(LedgerEntry {
+            event: LedgerEvent::Judged { verdict },
+            ..
+        }) => verdict == *finding,
+        Ok(_) | Err(_) => false,
+    };
+    let is_there = bundle.ledger.iter().any(has);
+    (!is_there).then(|| {
+        format!(
+            "the ledger lacks what {} found: {} by {} in step {} of the chain is not what its \
+             inputs give",
+            finding.signer.short(),
+            leaf_words(leaf),
+            verdict.worker.short(),
+            verdict.step
+        )
+    })
+}
+
+/// The leaf of the chain that a verdict is about. One of an attempt that is void is of no chain.
+fn leaf_of<'a>(bundle: &'a Bundle, verdict: &Verdict) -> Option<&'a Leaf> {
+    let step = bundle.claims.get(verdict.step as usize)?;
+    let mut claims = step.claims.iter();
+    let claim = claims.find(|claim| claim.claim.signer == verdict.worker)?;
+    let leaf = claim.leaves.get(verdict.index as usize)?;
+    (verdict.job == bundle.spec.id() && leaf.digest() == verdict.leaf).then_some(leaf)
+}
