@@ -56,4 +56,4 @@ pub use training::{
 pub const ARITHMETIC_VERSION: u32 = 1;
 
 /// Version of the messages between processes. Both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 11;
+pub const PROTOCOL_VERSION: u32 = 12;

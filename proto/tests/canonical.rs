@@ -239,22 +239,24 @@ fn no_encoding_changes_unnoticed() {
     assert_eq!(golden.0, GOLDEN);
 }
 
-const GOLDEN: [&str; 38] = [
-    "ToCoordinator bd94344a",
+const GOLDEN: [&str; 40] = [
+    "ToCoordinator ea1e823e",
     "ToWorker a9b6d718",
     "ClientRequest c7b8b9c1",
     "ClientResponse ea9c4245",
     "JobEvent eb41c59c",
     "LedgerEntry 8c44f586",
     "Conviction a32d676c",
-    "ToStage 6ab60069",
+    "ToStage b5e9ac37",
     "FromStage 328c84c1",
-    "AnswerVerdict a598aacc",
+    "AnswerVerdict 3feb7185",
     "StageAssignment b4e32d1f",
     "StageStreamHello 889c08ed",
     "PassHeader 0cbeaf10",
-    "StageClaim fb03b3bf",
-    "Receipt a28f39a3",
+    "StageClaim a9d60ea5",
+    "Receipt 37a5edf6",
+    "ReceiptBatch b7cf3673",
+    "BatchedReceipt d9084249",
     "FrameHeader 47313d40",
     "JobSpec e55a3809",
     "Plan 15be4340",
