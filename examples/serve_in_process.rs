@@ -24,9 +24,10 @@ use concord_models::generate::Generator;
 use concord_models::generation_config::end_tokens;
 use concord_models::weights::ModelFolder;
 use concord_proto::serving::{
-    Control, Deployment, Finish, Generation, PoolView, ServedPrecision, TokenLogprob, Update, Usage,
+    BatchedReceipt, Control, Deployment, Finish, Generation, PoolView, ServedPrecision,
+    TokenLogprob, Update, Usage,
 };
-use concord_proto::{ARITHMETIC_VERSION, Digest, Domain, F32Bits, Signed};
+use concord_proto::{ARITHMETIC_VERSION, Digest, Domain, F32Bits};
 use concord_text::TextTokenizer;
 use futures_util::future::{BoxFuture, ready};
 use serde_json::{Value, json};
@@ -114,7 +115,7 @@ struct OneModel(Arc<Stage>);
 impl InferenceEngine for OneModel {
     fn submit(&self, generation: Generation) -> Result<EngineAnswer, Refused> {
         let sampling = &generation.spec.sampling;
-        if sampling.grammar.is_some() || generation.logprobs.is_some() {
+        if sampling.grammar.is_some() || generation.spec.logprobs.is_some() {
             let reason = "this engine knows neither grammars nor log-probabilities";
             return Err(Refused::Other(reason.to_string()));
         }
@@ -140,7 +141,7 @@ impl InferenceEngine for OneModel {
         }
     }
 
-    fn receipts(&self, _: String) -> BoxFuture<'static, Result<Vec<Signed>, String>> {
+    fn receipts(&self, _: String) -> BoxFuture<'static, Result<Vec<BatchedReceipt>, String>> {
         Box::pin(ready(Ok(Vec::new())))
     }
 
@@ -192,12 +193,15 @@ fn generate(
             logprob: F32Bits::from(0.0),
             top: Vec::new(),
         };
+        let is_sent = updates.blocking_send(Update::Token(scored)).is_ok();
         // The client has left, or the gateway has found a stop text.
-        let is_over = updates.blocking_send(Update::Token(scored)).is_err()
-            || controls.try_recv().is_ok()
-            || spec.stop_tokens.contains(&token);
-        if is_over {
-            let finish = Finish::Stop;
+        let finish = match (is_sent, controls.try_recv()) {
+            (false, _) => Some(Finish::Cancelled),
+            (true, Ok(_)) => Some(Finish::StopText),
+            _ if spec.stop_tokens.contains(&token) => Some(Finish::StopToken),
+            _ => None,
+        };
+        if let Some(finish) = finish {
             return Update::Finished { finish, usage };
         }
         feed = vec![token];

@@ -369,7 +369,7 @@ fn a_lie_of_all_is_found_in_its_segment() {
         let train = [&["--min-workers", "2", "--plan", "1x2"][..], &rates].concat();
         let done = Done::on(pool, &shared, 6, "replay_steps: 2", false, &train);
         done.verify(&[])
-            .unshown(&["complete, not proven", "none of the"]);
+            .unshown(&["complete, not proven", "nobody has audited it"]);
         let ran = done.replay("all", &[]);
         ran.refused(&[
             "step 6, computed here, has",

@@ -5,8 +5,8 @@ mod sim;
 use concord_coordinator::blobs::BlobStore;
 use concord_coordinator::core::{Change, Config, Core, CoreEvent, Persisted, Time};
 use concord_coordinator::store::{Secrets, Store, StoreError};
-use concord_proto::{Domain, JobId};
-use concord_proto::{Keypair, Signed, canonical};
+use concord_proto::serving::BatchedReceipt;
+use concord_proto::{Domain, JobId, Keypair, Signed, canonical};
 use sim::job::{ALWAYS, job};
 use sim::world::{Checker, SECOND, World};
 use tokio::runtime::Runtime;
@@ -233,7 +233,8 @@ fn receipts_are_found_by_whole_names_only() {
     let folder = tempfile::tempdir().unwrap();
     let (runtime, store, _) = open(folder.path());
     let key = Keypair::from_secret([1; 32]);
-    let signed = |number: u32| Signed::new(&key, &number);
+    let batch = BatchedReceipt::sign(&key, (0..5).map(|number| vec![number]).collect());
+    let signed = |number: usize| batch[number].clone();
     let names = [
         "cmpl-ab",
         "cmpl-ab-2",
@@ -252,4 +253,13 @@ fn receipts_are_found_by_whole_names_only() {
     for beginning in ["cmpl", "cmpl-a", ""] {
         assert_eq!(found(beginning), [], "{beginning}");
     }
+    let earlier = canonical::encode(&Signed::new(&key, &7_u32));
+    runtime
+        .block_on(store.keep_receipts(&[("cmpl-old", earlier)]))
+        .unwrap();
+    let refused = runtime.block_on(store.receipts("cmpl-old")).unwrap_err();
+    assert!(
+        refused.to_string().contains("an earlier release"),
+        "{refused}"
+    );
 }

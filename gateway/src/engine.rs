@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use concord_proto::serving::{Control, Generation, PoolView, Update};
-use concord_proto::{Digest, Signed};
+use concord_proto::Digest;
+use concord_proto::serving::{BatchedReceipt, Control, Generation, PoolView, Update};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
@@ -51,12 +51,12 @@ pub trait InferenceEngine: Send + Sync + 'static {
     /// The state of the pool.
     fn view(&self) -> PoolView;
 
-    /// The signed receipts named `id`, or `id` and the index of a choice, in the order of the
+    /// The receipts named `id`, or `id` and the index of a choice, in the order of the
     /// choices. Empty where there is none.
     ///
     /// # Errors
     /// A sentence, where they cannot be read.
-    fn receipts(&self, id: String) -> BoxFuture<'static, Result<Vec<Signed>, String>>;
+    fn receipts(&self, id: String) -> BoxFuture<'static, Result<Vec<BatchedReceipt>, String>>;
 
     /// Loads a LoRA adapter from a folder, on all stages.
     ///

@@ -9,8 +9,8 @@
 //! use std::path::PathBuf;
 //!
 //! use concord_gateway::{EngineAnswer, InferenceEngine, Refused};
-//! use concord_proto::serving::{Generation, PoolView};
-//! use concord_proto::{Digest, Signed};
+//! use concord_proto::Digest;
+//! use concord_proto::serving::{BatchedReceipt, Generation, PoolView};
 //! use futures_util::future::{BoxFuture, ready};
 //!
 //! struct Idle;
@@ -24,7 +24,7 @@
 //!         PoolView::default()
 //!     }
 //!
-//!     fn receipts(&self, _: String) -> BoxFuture<'static, Result<Vec<Signed>, String>> {
+//!     fn receipts(&self, _: String) -> BoxFuture<'static, Result<Vec<BatchedReceipt>, String>> {
 //!         Box::pin(ready(Ok(Vec::new())))
 //!     }
 //!

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_proto::Digest;
+use concord_proto::limits::STOP_TEXTS_MAX;
 use concord_proto::serving::Deployment;
 use concord_text::{ChatTemplate, TextTokenizer};
 
@@ -156,7 +157,7 @@ impl Default for Limits {
             concurrent: 1_024,
             choices: 16,
             generations: 128,
-            stops: 16,
+            stops: STOP_TEXTS_MAX,
             json_depth: 64,
         }
     }

@@ -1,9 +1,9 @@
 //! Turns a request's body into generations for the engine. Slow: must not run on an async thread.
 
-use concord_proto::serving::{Generation, GenerationSpec, GrammarSpec, choice_seed};
+use concord_proto::serving::{Generation, GenerationSpec, GrammarSpec, TokenReading, choice_seed};
 use concord_proto::{Digest, Domain};
 use concord_text::{CallFormat, CallParser, Grammar, Guide};
-use concord_text::{ReasoningSplit, TextError, tool_grammar};
+use concord_text::{ReasoningSplit, TextError, TokenText, tool_grammar};
 use serde_json::Value;
 
 use crate::answer::{Choice, PlannedChoice, Reading};
@@ -225,6 +225,20 @@ fn as_spec(grammar: &Grammar) -> GrammarSpec {
     }
 }
 
+/// A reading in the form of an answer's spec.
+fn as_reading(text: &TokenText) -> TokenReading {
+    let TokenText {
+        token,
+        bytes,
+        is_hidden,
+    } = text.clone();
+    TokenReading {
+        token,
+        bytes,
+        is_hidden,
+    }
+}
+
 /// The parts that all choices of a request share, and the choices so far.
 struct Plan<'a> {
     gateway: &'a Gateway,
@@ -296,6 +310,10 @@ impl<'a> Plan<'a> {
     /// Plans the choices of one more prompt.
     fn prompt(&mut self, tokens: Vec<u32>) -> Result<(), ApiError> {
         let mut guide = self.guide()?;
+        let served = &self.gateway.served;
+        let others = served
+            .tokenizer
+            .read_otherwise(&self.kept_tokens, served.deployment.vocab);
         for index in 0..self.common.n {
             // All choices follow the same grammar, which is compiled once.
             let own_guide = match index + 1 == self.common.n {
@@ -309,7 +327,7 @@ impl<'a> Plan<'a> {
             let which = if self.common.is_seeded { index } else { number };
             sampling.seed = choice_seed(self.head.seed, which);
             sampling.grammar = self.grammar.as_ref().map(|(grammar, _)| as_spec(grammar));
-            let choice = Choice::new(self.reading(own_guide), &tokens);
+            let choice = Choice::new(self.reading(own_guide, others.clone()), &tokens);
             let generation = Generation {
                 id: format!("{}-{number}", self.head.id),
                 model: self.common.model.clone(),
@@ -321,10 +339,13 @@ impl<'a> Plan<'a> {
                     sampling,
                     max_tokens: self.max_tokens,
                     stop_tokens: self.common.stop_tokens.clone(),
+                    stop_texts: self.common.stops.clone(),
+                    readings: others.iter().map(as_reading).collect(),
+                    logprobs: self.logprobs,
+                    // All choices of a prompt have the same logprobs of it, and each one reports
+                    // them.
+                    prompt_logprobs: self.prompt_logprobs,
                 },
-                logprobs: self.logprobs,
-                // All choices of a prompt have the same logprobs of it, and each one reports them.
-                prompt_logprobs: self.prompt_logprobs,
                 body: self.body,
             };
             self.planned.push(PlannedChoice { generation, choice });
@@ -340,11 +361,11 @@ impl<'a> Plan<'a> {
         self.grammar.as_ref().map(start).transpose()
     }
 
-    fn reading(&self, guide: Option<Guide>) -> Reading {
+    fn reading(&self, guide: Option<Guide>, others: Vec<TokenText>) -> Reading {
         Reading {
             tokenizer: self.gateway.served.tokenizer.clone(),
             stops: self.common.stops.clone(),
-            kept_tokens: self.kept_tokens.clone(),
+            others,
             max_tokens: self.max_tokens,
             wants_logprobs: self.logprobs.is_some(),
             split: self.split.clone(),

@@ -4,17 +4,19 @@
 //! contradict the signed bytes is refused.
 
 use concord_proto::canonical;
+use concord_proto::merkle::MerklePath;
 use concord_proto::serving::{
-    Finish, GrammarSpec, Receipt, SamplingSpec, ServedPrecision, StageClaim,
+    BatchedReceipt, BatchedReceiptError, Finish, GenerationSpec, GrammarSpec, SamplingSpec,
+    ServedPrecision, StageClaim, TokenLogprob, TokenReading,
 };
-use concord_proto::{F32Bits, Signed, SignedError};
+use concord_proto::{F32Bits, Signed};
 use serde_json::{Map, Value, json};
 
 use crate::hex;
 use crate::pool::ends;
 
 /// The name and version of the format.
-pub const FORMAT: &str = "concord.receipt.v1";
+pub const FORMAT: &str = "concord.receipt.v2";
 
 /// Why a receipt was refused.
 #[derive(Debug, thiserror::Error)]
@@ -26,9 +28,9 @@ pub enum ReceiptError {
     /// Not a receipt.
     #[error("this is no receipt of the format {FORMAT}: {0}")]
     Format(String),
-    /// The signature does not hold, or there is no receipt under it.
+    /// The signature does not hold, or the receipt is not in the batch under it.
     #[error(transparent)]
-    Signed(#[from] SignedError),
+    Signed(#[from] BatchedReceiptError),
     /// A readable field contradicts the signed bytes.
     #[error(
         "the receipt says '{0}' otherwise than its signed part does: it was altered; fetch it again"
@@ -39,8 +41,8 @@ pub enum ReceiptError {
 /// The receipt as JSON.
 ///
 /// # Errors
-/// [`ReceiptError::Signed`] for anything but a signed [`Receipt`].
-pub fn to_json(signed: &Signed) -> Result<Value, ReceiptError> {
+/// [`ReceiptError::Signed`] for a receipt that nobody has signed.
+pub fn to_json(signed: &BatchedReceipt) -> Result<Value, ReceiptError> {
     let mut fields = readable(signed)?;
     let bytes = canonical::encode(signed);
     fields.insert("signed".to_string(), Value::String(hex::encode(&bytes)));
@@ -51,7 +53,7 @@ pub fn to_json(signed: &Signed) -> Result<Value, ReceiptError> {
 ///
 /// # Errors
 /// [`ReceiptError`], also where the readable part contradicts the signed one.
-pub fn from_json(text: &str) -> Result<Signed, ReceiptError> {
+pub fn from_json(text: &str) -> Result<BatchedReceipt, ReceiptError> {
     let mut given = match serde_json::from_str(text)? {
         Value::Object(fields) => fields,
         _ => return Err(ReceiptError::Format("it is no object".to_string())),
@@ -64,7 +66,7 @@ pub fn from_json(text: &str) -> Result<Signed, ReceiptError> {
     let bytes = given.remove("signed").ok_or(refuse("is missing"))?;
     let bytes = bytes.as_str().ok_or(refuse("is no text"))?;
     let bytes = hex::decode(bytes).ok_or(refuse("is not hexadecimal"))?;
-    let signed: Signed =
+    let signed: BatchedReceipt =
         canonical::decode(&bytes).map_err(|why| refuse(&format!("cannot be read: {why}")))?;
     let expected = readable(&signed)?;
     let names = expected.keys().chain(given.keys());
@@ -77,8 +79,19 @@ pub fn from_json(text: &str) -> Result<Signed, ReceiptError> {
     }
 }
 
-fn readable(signed: &Signed) -> Result<Map<String, Value>, ReceiptError> {
-    let receipt: Receipt = signed.open()?;
+/// Why an answer ended, as it stands in a receipt.
+pub fn finish(finish: Finish) -> &'static str {
+    match finish {
+        Finish::StopToken => "stop_token",
+        Finish::StopText => "stop_text",
+        Finish::Grammar => "grammar",
+        Finish::Length => "length",
+        Finish::Cancelled => "cancelled",
+    }
+}
+
+fn readable(signed: &BatchedReceipt) -> Result<Map<String, Value>, ReceiptError> {
+    let receipt = signed.open()?;
     let deployment = &receipt.deployment;
     let spec = &receipt.spec;
     let value = json!({
@@ -86,7 +99,8 @@ fn readable(signed: &Signed) -> Result<Map<String, Value>, ReceiptError> {
         "id": receipt.id,
         "model": receipt.model,
         "issued": receipt.issued,
-        "signer": signed.signer.to_string(),
+        "signer": signed.signer().to_string(),
+        "batch": batch(&signed.path),
         "deployment": {
             "id": deployment.id().0.to_string(),
             "arithmetic": deployment.arithmetic,
@@ -97,20 +111,13 @@ fn readable(signed: &Signed) -> Result<Map<String, Value>, ReceiptError> {
             "positions": deployment.positions,
             "precision": precision(deployment.precision),
         },
-        "spec": {
-            "digest": spec.digest().to_string(),
-            "deployment": spec.deployment.0.to_string(),
-            "adapter": spec.adapter.map(|adapter| adapter.to_string()),
-            "prompt": spec.prompt,
-            "sampling": sampling(&spec.sampling),
-            "max_tokens": spec.max_tokens,
-            "stop_tokens": spec.stop_tokens,
-        },
+        "spec": of_spec(spec),
         "answer": receipt.answer,
-        "finish": match receipt.finish {
-            Finish::Stop => "stop",
-            Finish::Length => "length",
+        "logprobs": {
+            "prompt": logprobs(&receipt.logprobs.prompt, spec.prompt_logprobs),
+            "answer": logprobs(&receipt.logprobs.answer, spec.logprobs),
         },
+        "finish": finish(receipt.finish),
         "usage": {
             "prompt": receipt.usage.prompt,
             "cached": receipt.usage.cached,
@@ -124,6 +131,56 @@ fn readable(signed: &Signed) -> Result<Map<String, Value>, ReceiptError> {
         Value::Object(fields) => Ok(fields),
         _ => unreachable!("an object was written"),
     }
+}
+
+/// The place of a receipt among those that were signed with it.
+fn batch(path: &MerklePath) -> Value {
+    let siblings = path.siblings.iter().map(ToString::to_string);
+    json!({
+        "index": path.index,
+        "count": path.count,
+        "path": siblings.collect::<Vec<_>>(),
+    })
+}
+
+fn of_spec(spec: &GenerationSpec) -> Value {
+    json!({
+        "digest": spec.digest().to_string(),
+        "deployment": spec.deployment.0.to_string(),
+        "adapter": spec.adapter.map(|adapter| adapter.to_string()),
+        "prompt": spec.prompt,
+        "sampling": sampling(&spec.sampling),
+        "max_tokens": spec.max_tokens,
+        "stop_tokens": spec.stop_tokens,
+        "stop_texts": spec.stop_texts,
+        "readings": spec.readings.iter().map(reading).collect::<Vec<_>>(),
+        "logprobs": spec.logprobs,
+        "prompt_logprobs": spec.prompt_logprobs,
+    })
+}
+
+/// A token that is read otherwise than `tokenizer.json` has it.
+fn reading(reading: &TokenReading) -> Value {
+    json!({
+        "token": reading.token,
+        "text": String::from_utf8_lossy(&reading.bytes),
+        "hidden": reading.is_hidden,
+    })
+}
+
+/// The logprobs that were given, as they were computed: a client's may be cut off at 0. Null where
+/// nobody asked.
+fn logprobs(given: &[TokenLogprob], asked: Option<u8>) -> Value {
+    let one = |token: &TokenLogprob| {
+        let top = token.top.iter();
+        let top = top.map(|(id, logprob)| json!([id, number(*logprob)]));
+        json!({
+            "token": token.token,
+            "logprob": number(token.logprob),
+            "top": top.collect::<Vec<_>>(),
+        })
+    };
+    asked.map_or(Value::Null, |_| given.iter().map(one).collect())
 }
 
 /// Keys and values are named where their bits are others than those of activations.

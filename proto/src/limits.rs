@@ -40,6 +40,23 @@ pub fn is_unprintable(letter: char) -> bool {
     letter.is_control() || turns || matches!(letter, '\u{2028}' | '\u{2029}')
 }
 
+/// Texts that end an answer: OpenAI's clients send at most four.
+pub const STOP_TEXTS_MAX: usize = 16;
+
+/// A text that ends an answer.
+pub const STOP_TEXT_BYTES_MAX: usize = 1_024;
+
+/// Tokens of a tokenizer that the files beside `tokenizer.json` have otherwise: known models have
+/// some tens. They are in the spec of every answer.
+pub const READINGS_MAX: usize = 4_096;
+
+/// The text of such a token.
+pub const READING_BYTES_MAX: usize = 4_096;
+
+/// Alternatives beside a token, with their logprobs, as in OpenAI's API. The longest receipt then
+/// has 131,072 tokens of 172 bytes: it is a message.
+pub const TOP_LOGPROBS_MAX: u8 = 20;
+
 /// The most auditors that a job may name.
 pub const AUDITORS_MAX: usize = 16;
 
@@ -51,6 +68,7 @@ pub fn is_name(text: &str) -> bool {
     text.len() <= NAME_BYTES_MAX && !text.contains(is_unprintable)
 }
 
+const _: () = assert!(131_072 * (12 + 8 * TOP_LOGPROBS_MAX as usize) < MESSAGE_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES < MESSAGE_BYTES_MAX);
 const _: () = assert!(CONVICTION_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= BLOB_BYTES_MAX);

@@ -239,7 +239,7 @@ fn no_encoding_changes_unnoticed() {
     assert_eq!(golden.0, GOLDEN);
 }
 
-const GOLDEN: [&str; 38] = [
+const GOLDEN: [&str; 40] = [
     "ToCoordinator bd94344a",
     "ToWorker bdb64f7c",
     "ClientRequest 527d1cb6",
@@ -249,12 +249,14 @@ const GOLDEN: [&str; 38] = [
     "Conviction c4e279a9",
     "ToStage 6ab60069",
     "FromStage 328c84c1",
-    "AnswerVerdict a598aacc",
+    "AnswerVerdict 3feb7185",
     "StageAssignment b4e32d1f",
     "StageStreamHello 889c08ed",
     "PassHeader 0cbeaf10",
-    "StageClaim fb03b3bf",
-    "Receipt a28f39a3",
+    "StageClaim a9d60ea5",
+    "Receipt 37a5edf6",
+    "ReceiptBatch b7cf3673",
+    "BatchedReceipt d9084249",
     "FrameHeader 47313d40",
     "JobSpec e55a3809",
     "Plan 15be4340",

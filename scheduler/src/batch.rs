@@ -392,7 +392,8 @@ impl Scheduler {
                 count,
                 samples: draw.as_ref().is_some_and(|draw| draw.sample.is_some()),
                 targets: draw.as_ref().map_or(0, |draw| draw.targets.len() as u32),
-                logprobs: draw.as_ref().and_then(|draw| draw.logprobs),
+                logprobs: sequence.generation.spec.logprobs,
+                target_logprobs: sequence.generation.spec.prompt_logprobs,
                 is_broken: false,
             });
             draws.extend(draw);

@@ -12,8 +12,10 @@ pub(crate) struct FlightRun {
     pub(crate) samples: bool,
     /// Prompt tokens that it scores.
     pub(crate) targets: u32,
-    /// How many alternatives are reported with each token.
+    /// How many alternatives are reported with the token that is drawn.
     pub(crate) logprobs: Option<u8>,
+    /// The same with each prompt token.
+    pub(crate) target_logprobs: Option<u8>,
     /// Whether its hidden states are not finite.
     pub(crate) is_broken: bool,
 }

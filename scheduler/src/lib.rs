@@ -33,9 +33,11 @@
 //!         },
 //!         max_tokens: 8,
 //!         stop_tokens: Vec::new(),
+//!         stop_texts: Vec::new(),
+//!         readings: Vec::new(),
+//!         logprobs: None,
+//!         prompt_logprobs: None,
 //!     },
-//!     logprobs: None,
-//!     prompt_logprobs: None,
 //!     body: digest,
 //! };
 //! // A pipeline of one stage, with 16 pages, is there; somebody asks.

@@ -151,10 +151,10 @@ impl Scheduler {
                 }
                 sequence.allowed = Some(tokens);
             }
-            Control::Stop { answer } => {
+            Control::Stop { answer, finish } => {
                 let kept = sequence.prompt() as usize + answer as usize;
                 sequence.tokens.truncate(kept);
-                self.finish(id, Finish::Stop, effects);
+                self.finish(id, finish, effects);
             }
             Control::Close { .. } => {}
         }

@@ -64,16 +64,22 @@ impl Scheduler {
     }
 
     fn check_run(&self, run: &FlightRun, drawn: &Drawn) -> Result<(), String> {
-        let most = run.logprobs.unwrap_or(0) as usize;
-        let tokens = drawn.token.iter().chain(&drawn.scored);
-        for drawn in tokens {
+        let token = drawn.token.iter().map(|drawn| (drawn, run.logprobs));
+        let scored = drawn.scored.iter();
+        let scored = scored.map(|drawn| (drawn, run.target_logprobs));
+        for (drawn, asked) in token.chain(scored) {
             let ids = drawn.top.iter().map(|(token, _)| token);
             let mut ids = ids.chain(std::iter::once(&drawn.token));
             if let Some(token) = ids.find(|token| **token >= self.settings.vocab) {
                 return Err(format!("token {token} is not in the vocabulary"));
             }
+            let most = asked.unwrap_or(0) as usize;
             if drawn.top.len() > most {
                 return Err(format!("{} alternatives, not {most}", drawn.top.len()));
+            }
+            // The client gets what the last stage claims, and nothing else.
+            if asked.is_none() && drawn.logprob != TokenLogprob::unasked(drawn.token).logprob {
+                return Err("a logprob that nobody asked for".to_string());
             }
         }
         if drawn.token.is_some() != run.samples {
@@ -151,7 +157,7 @@ impl Scheduler {
             }
             sequence.tokens.push(token.token);
             sequence.allowed = None;
-            tell(Update::Token(reported(token, sequence.generation.logprobs)));
+            tell(Update::Token(token));
             self.queue.charge(sequence.generation.owner, 1);
             self.drawn += 1;
             self.rate.add(self.now_us, 1);
@@ -213,23 +219,13 @@ fn prefill_is_through(
     if sequence.answer().is_empty() && is_part && run.count > 1 {
         tell(Update::Prefill { done, total });
     }
-    let asked = sequence.generation.prompt_logprobs;
     let Some(all) = &mut sequence.scored else {
         return;
     };
-    all.extend(scored.into_iter().map(|token| reported(token, asked)));
+    all.extend(scored);
     if all.len() + 1 >= total as usize {
         let all = std::mem::take(all);
         sequence.scored = None;
         tell(Update::Prompt(all));
     }
-}
-
-/// A token with as many alternatives as were asked for.
-fn reported(mut token: TokenLogprob, alternatives: Option<u8>) -> TokenLogprob {
-    token.top.truncate(alternatives.unwrap_or(0) as usize);
-    if alternatives.is_none() {
-        token.logprob = 0.0.into();
-    }
-    token
 }

@@ -128,6 +128,9 @@ impl Scheduler {
             let why = format!("the prompt has token {token}, and the vocabulary {vocab} tokens");
             return Some(Refusal::NotServed(why));
         }
+        if let Err(why) = spec.check_bounds() {
+            return Some(Refusal::NotServed(format!("the spec of the answer: {why}")));
+        }
         let positions = settings.positions;
         if prompt.saturating_add(spec.max_tokens.min(1)) > positions {
             return Some(Refusal::TooLong { prompt, positions });

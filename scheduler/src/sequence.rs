@@ -56,7 +56,7 @@ impl Sequence {
     pub(crate) fn new(generation: Generation, answer: &[u32]) -> Self {
         let mut tokens = generation.spec.prompt.clone();
         tokens.extend(answer);
-        let is_scored = generation.prompt_logprobs.is_some() && answer.is_empty();
+        let is_scored = generation.spec.prompt_logprobs.is_some() && answer.is_empty();
         Self {
             generation,
             phase: SequencePhase::Waiting,
@@ -127,7 +127,7 @@ impl Sequence {
         }
         let last = answer.last()?;
         if spec.stop_tokens.contains(last) {
-            return Some(Finish::Stop);
+            return Some(Finish::StopToken);
         }
         let is_long = answer.len() as u32 >= spec.max_tokens;
         (is_long || self.tokens.len() as u32 >= positions).then_some(Finish::Length)
@@ -161,18 +161,13 @@ impl Sequence {
         if sample.is_none() && targets.is_empty() {
             return (run, None);
         }
-        let logprobs = match targets.is_empty() {
-            true => self.generation.logprobs,
-            false => self
-                .generation
-                .logprobs
-                .max(self.generation.prompt_logprobs),
-        };
+        let spec = &self.generation.spec;
         let draw = Draw {
             run: index,
             sample,
             targets,
-            logprobs,
+            target_logprobs: spec.prompt_logprobs.unwrap_or(0),
+            logprobs: spec.logprobs,
         };
         (run, Some(draw))
     }

@@ -35,6 +35,8 @@ pub mod open_files;
 pub mod output;
 pub mod pool;
 pub mod profile;
+pub mod receipt_judge;
+pub mod receipt_words;
 pub mod referee;
 pub mod result_names;
 pub mod result_weights;

@@ -5,6 +5,7 @@
 mod pool;
 
 mod answers;
+mod chat_verify;
 mod clients;
 mod ends;
 mod expert_cuts;

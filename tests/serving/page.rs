@@ -153,7 +153,7 @@ fn the_page_shows_the_pool_and_answers() {
     // The receipt behind the link is there.
     let link = browser.run("return document.querySelector('.assistant a').href");
     let start = Instant::now();
-    while get(link.as_str().unwrap())["format"] != "concord.receipt.v1" {
+    while get(link.as_str().unwrap())["format"] != "concord.receipt.v2" {
         assert!(start.elapsed() < PATIENCE, "no receipt at {link}");
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -225,7 +225,7 @@ fn the_page_works_with_keys() {
     browser.until("return window.receipt !== undefined");
     assert_eq!(
         browser.run("return window.receipt.format"),
-        "concord.receipt.v1"
+        "concord.receipt.v2"
     );
 }
 

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use concord_proto::serving::Receipt;
-use concord_proto::{Keypair, Signed, canonical};
+use concord_gateway::receipt_file;
+use concord_proto::serving::{BatchedReceipt, Finish, Receipt};
+use concord_proto::{Keypair, canonical};
 use serde_json::{Value, json};
 
 use crate::pool::{Ran, run};
@@ -15,7 +16,7 @@ pub fn answered(server: &Server, tokens: u32) -> (Value, PathBuf) {
     let answer = server.post(
         "/v1/completions",
         &json!({ "prompt": "Once upon a time", "max_tokens": tokens, "seed": 7,
-            "temperature": 0.9, "logit_bias": { "2": -100 } }),
+            "temperature": 0.9, "logit_bias": { "2": -100 }, "logprobs": 2 }),
     );
     let url = format!(
         "{}/v1/receipts/{}",
@@ -57,6 +58,9 @@ fn a_receipt_is_proven_on_this_machine_and_no_other_model_fits() {
         let (_, receipt) = answered(&server, 60);
         let verified = event(&verify(&receipt, &model), "verified");
         assert_eq!(verified["answer_tokens"], 60);
+        assert_eq!(verified["finish"], "length");
+        assert_eq!(verified["logprobs"]["answer"], 60);
+        assert_eq!(verified["batch"], json!({ "index": 0, "count": 1 }));
         assert_eq!(verified["stages"].as_array().unwrap().len(), stages);
         let other = model.with_file_name("tiny-qwen2");
         verify(&receipt, &other).unshown(&["the model is another one"]);
@@ -93,11 +97,12 @@ fn an_answer_over_8_bits_is_proven() {
 fn a_stage_that_cheats_is_named() {
     let Some((model, _)) = tiny() else { return };
     // Only the last stage draws tokens, and the plan decides who holds it: so all three workers
-    // would lie about a token.
+    // would lie about a token or its logprob.
     for (lie, liars) in [
         ("alter-activation@3", 1),
         ("other-weights", 1),
         ("wrong-token@9", 3),
+        ("wrong-logprob@9", 3),
     ] {
         let mut server = Server::start(&model, &["--stages", "3", "--min-workers", "3"]);
         for member in 0..3 {
@@ -116,6 +121,9 @@ fn a_stage_that_cheats_is_named() {
     }
 }
 
+/// What a gateway alters in a receipt.
+type Lie = fn(&mut Receipt);
+
 /// A gateway that alters a token of an answer, and signs it.
 #[test]
 fn a_gateway_that_alters_a_token_is_named() {
@@ -123,13 +131,14 @@ fn a_gateway_that_alters_a_token_is_named() {
     let server = Server::with_stages(&model, 2, &[]);
     let (_, path) = answered(&server, 30);
     let file: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    let signed: Signed = canonical::decode(&unhex(file["signed"].as_str().unwrap())).unwrap();
-    let receipt: Receipt = signed.open().unwrap();
+    let signed = unhex(file["signed"].as_str().unwrap());
+    let signed: BatchedReceipt = canonical::decode(&signed).unwrap();
+    let receipt = signed.open().unwrap();
     let key = Keypair::from_secret([7; 32]);
     for index in [0, 12, 29] {
         let mut altered = receipt.clone();
         altered.answer[index] ^= 1;
-        let altered = concord_gateway::receipt_file::to_json(&Signed::new(&key, &altered)).unwrap();
+        let altered = receipt_file::to_json(&BatchedReceipt::alone(&key, &altered)).unwrap();
         std::fs::write(&path, altered.to_string()).unwrap();
         let refuted = event(&verify(&path, &model), "refuted");
         assert_eq!(
@@ -137,6 +146,34 @@ fn a_gateway_that_alters_a_token_is_named() {
             key.public().to_string(),
             "token {index}: {refuted}"
         );
+    }
+    // What else the tokens come with: logprobs, the end, and the text.
+    let lies: [(&str, Lie); 6] = [
+        ("other tokens or logprobs", |r| {
+            r.logprobs.answer[4].logprob.0 ^= 1
+        }),
+        ("other tokens or logprobs", |r| {
+            r.logprobs.answer[4].top.swap(0, 1)
+        }),
+        ("that nobody asked for", |r| {
+            r.logprobs.prompt = r.logprobs.answer.clone();
+        }),
+        ("its last token is none", |r| r.finish = Finish::StopToken),
+        ("another generation", |r| {
+            (r.finish, r.spec.stop_texts) = (Finish::StopText, vec!["a".to_string()]);
+        }),
+        ("its tokens give another text", |r| r.text.0[0] ^= 1),
+    ];
+    for (words, lie) in lies {
+        let mut altered = receipt.clone();
+        lie(&mut altered);
+        let altered = receipt_file::to_json(&BatchedReceipt::alone(&key, &altered)).unwrap();
+        std::fs::write(&path, altered.to_string()).unwrap();
+        let refuted = event(&verify(&path, &model), "refuted");
+        let reason = refuted["reason"].as_str().unwrap();
+        println!("{reason}");
+        assert!(reason.contains(words), "{words}: {reason}");
+        assert_eq!(refuted["party"], key.public().to_string());
     }
     // What people read must be what is signed.
     let mut edited = file.clone();

@@ -22,6 +22,7 @@
 //! # }
 //! ```
 
+mod answer_text;
 mod chat_template;
 mod control_tokens;
 mod error;
@@ -37,12 +38,14 @@ mod spelling;
 mod stop;
 mod stream;
 mod strftime;
+mod token_reader;
 mod token_width;
 mod tokenizer;
 mod tokenizer_class;
 mod tokenizer_config;
 mod tool_calls;
 
+pub use answer_text::{AnswerText, TextPiece};
 pub use chat_template::ChatTemplate;
 pub use error::TextError;
 pub use grammar::Grammar;
@@ -52,6 +55,7 @@ pub use reasoning::{ReasoningSplit, Split};
 pub use rendered_chat::RenderedChat;
 pub use stop::{StopOutcome, StopTexts};
 pub use stream::{TextStream, TokenStream};
+pub use token_reader::{TokenReader, TokenText};
 pub use token_width::TokenWidth;
 pub use tokenizer::TextTokenizer;
 pub use tool_calls::{CallEvent, CallFormat, CallParser, ToolChoice, tool_grammar};

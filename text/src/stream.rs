@@ -1,8 +1,7 @@
 //! The text of token ids that come one by one.
 
-use std::sync::Arc;
-
 use crate::error::TextError;
+use crate::token_reader::TokenReader;
 use crate::tokenizer::TextTokenizer;
 
 /// The text of ids that come one by one, as the tokenizer's own decoder has it. What it gives out
@@ -75,18 +74,14 @@ impl<'a> TokenStream<'a> {
     }
 }
 
-/// The text of an answer, from the exact bytes of its tokens ([`TextTokenizer::token_bytes`]).
-/// Owned, so that a task can hold it; each token takes constant time.
+/// The text of an answer, from the exact bytes of its tokens. Owned, so that a task can hold it;
+/// each token takes constant time.
 ///
 /// What it gives out is valid UTF-8 and is never taken back. The text of the prompt and all of it
 /// together are the text of all ids.
 #[derive(Debug)]
 pub struct TextStream {
-    tokenizer: Arc<TextTokenizer>,
-    /// Special tokens are part of the text.
-    keep_special: bool,
-    /// Special tokens that are part of the text even if others are not.
-    kept: Vec<u32>,
+    reader: TokenReader,
     /// Spaces that the start of a text still swallows.
     leading: usize,
     /// The start of a character: at most three bytes.
@@ -94,45 +89,36 @@ pub struct TextStream {
 }
 
 impl TextStream {
-    /// The text that follows `prompt`. With `keep_special`, special tokens come by their names.
-    pub fn new(tokenizer: Arc<TextTokenizer>, prompt: &[u32], keep_special: bool) -> Self {
+    /// The text that follows `prompt`.
+    pub fn new(reader: TokenReader, prompt: &[u32]) -> Self {
         let is_text = |id: &u32| {
-            let shown = keep_special || !tokenizer.is_special(*id);
-            shown && !tokenizer.token_bytes(*id).is_empty()
+            let (bytes, is_hidden) = reader.read(*id);
+            !is_hidden && !bytes.is_empty()
         };
         // The start of a text swallows a space; after a text nothing is swallowed.
         let leading = match prompt.iter().any(is_text) {
             true => 0,
-            false => tokenizer.spelling().leading_spaces(),
+            false => reader.leading_spaces(),
         };
         Self {
-            tokenizer,
-            keep_special,
-            kept: Vec::new(),
+            reader,
             leading,
             held: Vec::new(),
         }
     }
 
-    /// Makes these special tokens part of the text, by their names, such as the markers of tool
-    /// calls.
-    pub fn keeping(mut self, tokens: &[u32]) -> Self {
-        self.kept.extend_from_slice(tokens);
-        self
-    }
-
-    /// The name of a token that is no part of the text, since it is special.
+    /// The name of a token that is no part of the text.
     pub fn hidden(&self, id: u32) -> Option<String> {
-        let shown = self.keep_special || !self.tokenizer.is_special(id) || self.kept.contains(&id);
-        (!shown).then(|| self.tokenizer.token_text(id))
+        let (bytes, is_hidden) = self.reader.read(id);
+        is_hidden.then(|| String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Takes one id, and gives the text that is now complete; often empty.
     pub fn push(&mut self, id: u32) -> String {
-        if self.hidden(id).is_some() {
+        let (bytes, is_hidden) = self.reader.read(id);
+        if is_hidden {
             return String::new();
         }
-        let bytes = self.tokenizer.token_bytes(id);
         let mut bytes = bytes.as_slice();
         while self.leading > 0 && !bytes.is_empty() {
             let Some(rest) = bytes.strip_prefix(b" ") else {

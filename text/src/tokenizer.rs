@@ -260,8 +260,14 @@ impl TextTokenizer {
         self.bytes_by(&self.own, id)
     }
 
+    /// The tokens that were added to the vocabulary, in no order.
+    pub(crate) fn added_ids(&self) -> impl Iterator<Item = u32> {
+        let (file, own) = (self.file.texts.keys(), self.own.texts.keys());
+        file.chain(own).copied()
+    }
+
     /// [`Self::token_bytes`] by `tokenizer.json` alone, and whether the token is special there.
-    /// Grammars go by it, so that the judge of an answer needs no other file.
+    /// Grammars and answers go by it, so that the judge of an answer needs no other file.
     pub(crate) fn file_bytes(&self, id: u32) -> (Vec<u8>, bool) {
         (
             self.bytes_by(&self.file, id),

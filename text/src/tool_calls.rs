@@ -72,7 +72,7 @@ impl CallFormat {
     }
 
     /// The tokens that [`CallParser`] has to see by their names though they may be special: give
-    /// them to [`crate::TextStream::keeping`].
+    /// them to [`crate::TextTokenizer::read_otherwise`].
     pub fn marker_tokens(self, tokenizer: &TextTokenizer) -> Vec<u32> {
         let markers = self.markers().iter();
         markers

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use concord_proto::serving::{Generation, PoolView, ServedModel};
-use concord_proto::{Digest, Keypair, Signed};
+use concord_proto::serving::{BatchedReceipt, Generation, PoolView, ServedModel};
+use concord_proto::{Digest, Keypair};
 use concord_scheduler::Settings;
 use tokio::sync::{mpsc, oneshot};
 
@@ -169,11 +169,11 @@ impl ModelService {
         }
     }
 
-    /// The signed receipts whose name is `id`, or `id` and the index of a choice after a "-".
+    /// The receipts whose name is `id`, or `id` and the index of a choice after a "-".
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn receipts(&self, id: &str) -> Result<Vec<Signed>, StoreError> {
+    pub async fn receipts(&self, id: &str) -> Result<Vec<BatchedReceipt>, StoreError> {
         self.parts.store.receipts(id).await
     }
 

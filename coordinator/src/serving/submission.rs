@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::adapters::LoadedAdapters;
 use super::error::SubmitError;
-use super::receipts::SignerRequest;
+use super::receipts::{SentText, SignerRequest};
 use super::router::{AnswerUnderWay, PipelineInput, RoutedGeneration, Router};
 use super::status::ServingStatus;
 
@@ -118,10 +118,10 @@ impl ControlLink {
         home: Arc<AtomicU32>,
         mut controls: mpsc::Receiver<Control>,
     ) {
-        let mut text = None;
+        let mut sent = None;
         while let Some(control) = controls.recv().await {
-            if let Control::Close { text: found } = control {
-                text = Some(found);
+            if let Control::Close { text, finish } = control {
+                sent = Some(SentText { text, finish });
                 break;
             }
             let input = PipelineInput::Control {
@@ -132,7 +132,7 @@ impl ControlLink {
             self.router.send(home.load(Ordering::Relaxed), input).await;
         }
         // The signer may have ended; then there is no receipt to put the text on.
-        let closed = SignerRequest::Closed { sequence, text };
+        let closed = SignerRequest::Closed { sequence, sent };
         let _ = self.signer.send(closed).await;
         let index = home.load(Ordering::Relaxed);
         let cancel = PipelineInput::Cancel { sequence, home };

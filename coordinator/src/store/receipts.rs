@@ -1,9 +1,10 @@
 //! Receipts of answers: the newest of them.
 
-use concord_proto::Signed;
+use borsh::BorshDeserialize;
+use concord_proto::serving::BatchedReceipt;
 use sqlx::{Connection, Row};
 
-use super::{Result, Store, StoreError, read};
+use super::{Result, Store, StoreError};
 
 /// Receipts that are stored.
 const RECEIPTS_MAX: i64 = 100_000;
@@ -50,7 +51,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn receipts(&self, id: &str) -> Result<Vec<Signed>> {
+    pub async fn receipts(&self, id: &str) -> Result<Vec<BatchedReceipt>> {
         let mut connection = self.connection.lock().await;
         // All names that begin with the id and "-" come before those with the next character, ".".
         let sql = "SELECT id, receipt FROM receipts \
@@ -70,12 +71,19 @@ impl Store {
                 // A longer name: its beginning gives no access to its receipt.
                 continue;
             };
-            let receipt: Signed = read("a receipt", &row.get::<Vec<u8>, _>(1))?;
-            found.push((choice, receipt));
+            found.push((choice, decode(&row.get::<Vec<u8>, _>(1))?));
         }
         found.sort_by_key(|(choice, _)| *choice);
         Ok(found.into_iter().map(|(_, receipt)| receipt).collect())
     }
+}
+
+/// Reads a receipt that this process, or one before it, has written.
+fn decode(bytes: &[u8]) -> Result<BatchedReceipt> {
+    BatchedReceipt::try_from_slice(bytes).map_err(|why| {
+        let earlier = "one of an earlier release is read by that release";
+        StoreError::damaged("a receipt", format!("{why}; {earlier}"))
+    })
 }
 
 /// The index of a choice from what follows the id of a request: nothing, or "-" and digits.

@@ -27,7 +27,7 @@ async fn answers_are_what_they_are_over_any_number_of_stages() {
             assert_eq!(
                 finish,
                 if stopped {
-                    Finish::Stop
+                    Finish::StopToken
                 } else {
                     Finish::Length
                 }

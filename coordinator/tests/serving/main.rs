@@ -9,9 +9,9 @@ mod receipts;
 use std::time::{Duration, Instant};
 
 use concord_coordinator::serving::{AnswerHandle, ModelService};
-use concord_proto::serving::{Control, Receipt, ServedModel};
+use concord_proto::serving::{BatchedReceipt, Control, Finish, Receipt, ServedModel};
 use concord_proto::session::{Role, ToWorker};
-use concord_proto::{Digest, Domain, Signed};
+use concord_proto::{Digest, Domain};
 use pool::stage::Lie;
 use pool::worker::{Nature, Wires, Worker};
 use pool::{generation, ready, serve, served, until};
@@ -90,10 +90,12 @@ impl Pool {
 
 fn close(answering: &AnswerHandle) {
     let text = Digest::of(Domain::Text, b"text");
-    answering.control.try_send(Control::Close { text }).unwrap();
+    let finish = Finish::Length;
+    let close = Control::Close { text, finish };
+    answering.control.try_send(close).unwrap();
 }
 
-async fn receipt(pool: &Pool, id: &str) -> (Signed, Receipt) {
+async fn receipt(pool: &Pool, id: &str) -> (BatchedReceipt, Receipt) {
     let start = Instant::now();
     loop {
         if let Some(signed) = pool.serving.receipts(id).await.unwrap().pop() {

@@ -1,15 +1,18 @@
 //! Receipts, and what follows from claims and audits.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use concord_coordinator::serving::AnswerHandle;
-use concord_proto::serving::{AnswerVerdict, StageClaim, tokens_digest};
+use concord_proto::serving::{
+    AnswerVerdict, BatchedReceipt, Control, Finish, StageClaim, TokenLogprob, Update,
+};
 use concord_proto::session::Role;
 use concord_proto::{Digest, Domain};
 
-use super::pool::stage::Lie;
+use super::pool::stage::{Lie, claimed};
 use super::pool::worker::{Nature, Worker};
-use super::pool::{read, serve, served, until};
+use super::pool::{generation, read, serve, served, until};
 use super::{ALWAYS, Pool, close, convicted, receipt, with};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -20,7 +23,7 @@ async fn an_answer_has_a_receipt_that_all_stages_signed() {
         let outcome = read(&mut answering).await;
         close(&answering);
         let (signed, receipt) = receipt(&pool, &format!("answer-{number}")).await;
-        assert_eq!(signed.signer, pool.server.key);
+        assert_eq!(signed.signer(), pool.server.key);
         assert_eq!(receipt.answer, outcome.tokens);
         assert_eq!(receipt.claims.len(), 3, "{receipt:?}");
         assert_eq!(receipt.text, Digest::of(Domain::Text, b"text"));
@@ -52,9 +55,105 @@ async fn after_a_loss_the_receipt_says_who_drew_what() {
     close(&answering);
     let (_, receipt) = receipt(&pool, "answer-5").await;
     let claim: StageClaim = receipt.claims[1].open().unwrap();
-    let (before, own) = claim.drawn.unwrap();
-    assert!(before > 0 && (before as usize) < receipt.answer.len());
-    assert_eq!(own, tokens_digest(&receipt.answer[before as usize..]));
+    let drawn = claim.drawn.unwrap();
+    let before = drawn.earlier as usize;
+    assert!(before > 0 && before < receipt.answer.len());
+    let own = receipt.answer[before..].iter().copied();
+    let own: Vec<TokenLogprob> = own.map(TokenLogprob::unasked).collect();
+    assert_eq!(drawn.tokens, claimed(&own));
+    pool.server.shutdown().await.unwrap();
+}
+
+/// What the client was given is in the receipt, bit for bit, as the last stage claims it; also
+/// where another one scored the prompt and drew the first tokens.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receipt_has_the_logprobs_that_were_given() {
+    for is_lost in [false, true] {
+        let mut pool = Pool::start(2, 3, 0).await;
+        pool.stand_by(1).await;
+        let mut asked = generation(&pool.serving, 6, 120);
+        asked.spec.logprobs = Some(2);
+        asked.spec.prompt_logprobs = Some(1);
+        let prompt = asked.spec.prompt.clone();
+        let mut answering = pool.serving.submit(asked).unwrap();
+        let (mut scored, mut drawn) = (Vec::new(), Vec::new());
+        let mut is_over = false;
+        while let Some(update) = answering.updates.recv().await {
+            match update {
+                Update::Prompt(tokens) => scored = tokens,
+                Update::Token(token) => drawn.push(token),
+                Update::Finished { .. } => break,
+                Update::Failed { reason, .. } => panic!("{reason}"),
+                _ => {}
+            }
+            if is_lost && !is_over && drawn.len() == 3 {
+                pool.holder(1).kill();
+                pool.join(Nature::default());
+                is_over = true;
+            }
+        }
+        close(&answering);
+        let (_, receipt) = receipt(&pool, "answer-6").await;
+        assert_eq!(scored.len() + 1, prompt.len());
+        assert_eq!(receipt.logprobs.prompt, scored);
+        assert_eq!(receipt.logprobs.answer, drawn);
+        let claim: StageClaim = receipt.claims[1].open().unwrap();
+        let claim = claim.drawn.unwrap();
+        assert_eq!(claim.tokens, claimed(&drawn[claim.earlier as usize..]));
+        match is_lost {
+            true => assert_eq!((claim.scored, claim.earlier > 0), (None, true)),
+            false => assert_eq!(claim.scored, Some(claimed(&scored))),
+        }
+        pool.server.shutdown().await.unwrap();
+    }
+}
+
+/// A last stage that claims another logprob than the client was given has no claim in the receipt,
+/// and no place in the pool.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_of_other_logprobs_is_not_taken() {
+    let pool = Pool::of(1, vec![with(Lie::OtherLogprob)], 0).await;
+    let mut asked = generation(&pool.serving, 2, 20);
+    asked.spec.logprobs = Some(1);
+    let mut answering = pool.serving.submit(asked).unwrap();
+    read(&mut answering).await;
+    close(&answering);
+    let (_, receipt) = receipt(&pool, "answer-2").await;
+    assert_eq!(receipt.claims, []);
+    until(&pool.serving, "it serves no more", |serving| {
+        !serving.view().ready
+    })
+    .await;
+    pool.server.shutdown().await.unwrap();
+}
+
+/// The gateway says why an answer ended. Where nobody has read to the end, and a stop text may have
+/// come before, the receipt claims no reason.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receipt_says_why_the_answer_ended_or_that_nobody_knows() {
+    let pool = Pool::start(1, 1, 0).await;
+    let cases = [
+        (true, true, Finish::StopText),
+        (true, false, Finish::Cancelled),
+        (false, false, Finish::Length),
+    ];
+    for (number, (has_stop, is_read, finish)) in (10..).zip(cases) {
+        let mut asked = generation(&pool.serving, number, 5);
+        asked.spec.stop_tokens.clear();
+        asked.spec.stop_texts = has_stop.then(|| "END".to_string()).into_iter().collect();
+        let mut answering = pool.serving.submit(asked).unwrap();
+        let outcome = read(&mut answering).await;
+        assert_eq!(outcome.finish.unwrap().0, Finish::Length);
+        if is_read {
+            let text = Digest::of(Domain::Text, b"text");
+            let close = Control::Close { text, finish };
+            answering.control.try_send(close).unwrap();
+        }
+        drop(answering);
+        let (_, receipt) = receipt(&pool, &format!("answer-{number}")).await;
+        assert_eq!(receipt.finish, finish);
+        assert_eq!(receipt.text == Digest::default(), !is_read);
+    }
     pool.server.shutdown().await.unwrap();
 }
 
@@ -79,8 +178,50 @@ async fn receipts_outlive_the_coordinator() {
     let (server, serving) = serve(folder.path(), served(1, 1, 0)).await;
     let found = serving.receipts("answer-1").await.unwrap();
     assert_eq!(found.len(), 1);
-    assert_eq!(found[0].signer, key);
+    assert_eq!(found[0].signer(), key);
     server.shutdown().await.unwrap();
+}
+
+/// What comes while the disk is busy is signed at once; each receipt can be checked alone, and does
+/// not fit into the batch of another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn receipts_that_wait_for_the_disk_are_signed_together() {
+    let pool = Pool::start(1, 1, 0).await;
+    let file = pool._folder.path().join("coordinator.db");
+    let file = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+    let mut disk = sqlx::ConnectOptions::connect(&file).await.unwrap();
+    let mut run = async |sql: &'static str| {
+        sqlx::raw_sql(sql).execute(&mut disk).await.unwrap();
+    };
+    run("ALTER TABLE receipts RENAME TO away").await;
+    for number in 0..12 {
+        let mut answering = pool.submit(number, 3);
+        read(&mut answering).await;
+        close(&answering);
+    }
+    // Until the last one is ready, too.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    run("ALTER TABLE away RENAME TO receipts").await;
+    let mut all = Vec::new();
+    for number in 0..12 {
+        let (batched, receipt) = receipt(&pool, &format!("answer-{number}")).await;
+        assert_eq!(receipt.id, format!("answer-{number}"));
+        assert_eq!(batched.signer(), pool.server.key);
+        all.push(batched);
+    }
+    let batches: BTreeSet<[u8; 64]> = all.iter().map(|one| one.batch.signature).collect();
+    let largest = all.iter().map(|one| one.path.count).max();
+    assert!(largest >= Some(8), "{largest:?}");
+    assert!(batches.len() <= 5, "{} signatures", batches.len());
+    let (first, last) = (&all[0], &all[11]);
+    assert_ne!(first.batch, last.batch);
+    let lie = BatchedReceipt {
+        receipt: first.receipt.clone(),
+        ..last.clone()
+    };
+    let refused = lie.open().unwrap_err().to_string();
+    assert!(refused.contains("not in the batch"), "{refused}");
+    pool.server.shutdown().await.unwrap();
 }
 
 /// Neighbours that claim different things: what was signed at the time tells who lies.

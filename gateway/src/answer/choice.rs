@@ -6,8 +6,8 @@ use std::sync::Arc;
 use concord_proto::serving::{Control, Finish, TokenLogprob};
 use concord_proto::{Domain, Hasher};
 use concord_text::{
-    CallEvent, CallParser, Guide, Next, ReasoningSplit, StopOutcome, StopTexts, TextError,
-    TextStream, TextTokenizer,
+    AnswerText, CallEvent, CallParser, Guide, Next, ReasoningSplit, TextError, TextPiece,
+    TextTokenizer, TokenReader, TokenText,
 };
 
 /// How a choice's tokens become text.
@@ -15,8 +15,8 @@ pub(crate) struct Reading {
     pub tokenizer: Arc<TextTokenizer>,
     pub stops: Vec<String>,
     pub stop_tokens: Vec<u32>,
-    /// Special tokens that are part of the text; all others are hidden.
-    pub kept_tokens: Vec<u32>,
+    /// Tokens that are read otherwise than `tokenizer.json` has them.
+    pub others: Vec<TokenText>,
     pub max_tokens: u32,
     pub wants_logprobs: bool,
     pub split: Option<ReasoningSplit>,
@@ -26,8 +26,7 @@ pub(crate) struct Reading {
 
 /// One choice in progress: a state machine without clock or sockets.
 pub(crate) struct Choice {
-    stream: Option<TextStream>,
-    stops: StopTexts,
+    text: AnswerText,
     stop_tokens: Vec<u32>,
     max_tokens: u32,
     split: Option<ReasoningSplit>,
@@ -44,8 +43,9 @@ pub(crate) struct Choice {
     waiting: VecDeque<(usize, TokenLogprob)>,
     /// The digest of all certain text.
     digest: Hasher,
-    /// Whether a stop text was found, so that later tokens are not part of the answer.
-    stopped: bool,
+    /// Why the answer has ended, where the engine does not know it by itself: later tokens are not
+    /// part of it.
+    ended: Option<Finish>,
     has_called: bool,
 }
 
@@ -71,10 +71,9 @@ impl Piece {
 impl Choice {
     /// A choice that follows `prompt`.
     pub fn new(reading: Reading, prompt: &[u32]) -> Self {
-        let stream = TextStream::new(reading.tokenizer, prompt, false);
+        let reader = TokenReader::new(reading.tokenizer, reading.others);
         Self {
-            stream: Some(stream.keeping(&reading.kept_tokens)),
-            stops: StopTexts::new(reading.stops),
+            text: AnswerText::new(reader, prompt, reading.stops),
             stop_tokens: reading.stop_tokens,
             max_tokens: reading.max_tokens,
             split: reading.split,
@@ -86,7 +85,7 @@ impl Choice {
             certain: 0,
             waiting: VecDeque::new(),
             digest: Hasher::new(Domain::Text),
-            stopped: false,
+            ended: None,
             has_called: false,
         }
     }
@@ -106,7 +105,7 @@ impl Choice {
 
     /// Takes the next token. Returns what may be sent, and what the engine has to be told.
     pub fn token(&mut self, token: TokenLogprob) -> Result<(Piece, Option<Control>), TextError> {
-        if self.stopped {
+        if self.ended.is_some() {
             return Ok((Piece::default(), None));
         }
         self.answer += 1;
@@ -116,23 +115,21 @@ impl Choice {
         }
         let ends = self.stop_tokens.contains(&id);
         let mut piece = Piece::default();
-        if let (false, Some(stream)) = (ends, &mut self.stream) {
-            match stream.hidden(id) {
-                Some(name) => self.hidden(&name, &mut piece),
-                None => {
-                    let text = stream.push(id);
-                    self.text(&text, &mut piece);
-                }
-            }
+        if !ends {
+            let read = self.text.push(id);
+            self.read(&read, &mut piece);
         }
         let control = match &mut self.guide {
-            _ if self.stopped => Some(Control::Stop {
+            _ if self.ended.is_some() => self.ended.map(|finish| Control::Stop {
                 answer: self.answer,
+                finish,
             }),
             Some(guide) if !ends && self.answer < self.max_tokens => {
                 guide.accept(id)?;
                 let control = control(guide.allowed()?, self.answer);
-                self.stopped = matches!(control, Control::Stop { .. });
+                if let Control::Stop { finish, .. } = control {
+                    self.ended = Some(finish);
+                }
                 Some(control)
             }
             _ => None,
@@ -144,10 +141,9 @@ impl Choice {
     /// reason in OpenAI's words, and the control that closes the receipt.
     pub fn finish(&mut self, finish: Finish) -> (Piece, &'static str, Control) {
         let mut piece = Piece::default();
-        let rest = self.stream.take().map(TextStream::finish);
-        self.text(&rest.unwrap_or_default(), &mut piece);
-        let held = self.stops.finish();
-        self.certain(&held, &mut piece);
+        let ended = self.ended;
+        let rest = self.text.finish();
+        self.read(&rest, &mut piece);
         if let Some(split) = &mut self.split {
             let rest = split.finish();
             piece.reasoning.push_str(&rest.reasoning);
@@ -157,38 +153,35 @@ impl Choice {
         self.events(events.unwrap_or_default(), &mut piece);
         let is_cut = self.calls.as_ref().is_some_and(CallParser::is_cut);
         // After a stop text, tokens whose text begins after the cut are not part of the answer.
-        let cut = match self.stopped {
-            true => self.certain,
-            false => usize::MAX,
+        let cut = match self.ended {
+            Some(_) => self.certain,
+            None => usize::MAX,
         };
         self.release(cut, &mut piece);
         let reason = match finish {
             // A stop text may have come with the last token of `max_tokens`; then it is the reason.
-            Finish::Length if !self.stopped => "length",
+            Finish::Length if self.ended.is_none() => "length",
             // The reason `tool_calls` promises complete arguments.
             _ if self.has_called && !is_cut => "tool_calls",
             _ => "stop",
         };
         let text = self.digest.finish();
-        (piece, reason, Control::Close { text })
+        // It may also have come before the engine's last token, which was drawn meanwhile.
+        let finish = match (ended, finish) {
+            (Some(ended), _) => ended,
+            (None, Finish::Length) => self.ended.unwrap_or(finish),
+            (None, finish) => finish,
+        };
+        (piece, reason, Control::Close { text, finish })
     }
 
     /// Takes new text, the end of which may be the start of a stop text.
-    fn text(&mut self, text: &str, piece: &mut Piece) {
-        self.produced += text.len();
-        let stopped = self.stops.push(text);
-        self.watched(&stopped, piece);
-    }
-
-    /// Takes a special token, which is not part of the answer, but may be named as a stop text.
-    fn hidden(&mut self, name: &str, piece: &mut Piece) {
-        let stopped = self.stops.push_hidden(name);
-        self.watched(&stopped, piece);
-    }
-
-    fn watched(&mut self, stopped: &StopOutcome, piece: &mut Piece) {
-        self.stopped |= stopped.hit.is_some();
-        self.certain(&stopped.emit, piece);
+    fn read(&mut self, read: &TextPiece, piece: &mut Piece) {
+        self.produced += read.added;
+        if read.is_stopped {
+            self.ended.get_or_insert(Finish::StopText);
+        }
+        self.certain(&read.certain, piece);
         self.release(self.certain, piece);
     }
 
@@ -241,6 +234,9 @@ impl Choice {
 fn control(next: Next, answer: u32) -> Control {
     match next {
         Next::Tokens(tokens) => Control::Allow { answer, tokens },
-        Next::End => Control::Stop { answer },
+        Next::End => Control::Stop {
+            answer,
+            finish: Finish::Grammar,
+        },
     }
 }

@@ -1,5 +1,7 @@
 //! Fields of `/v1/chat/completions`, and those that `/tokenize` shares to make a prompt.
 
+use concord_proto::limits::TOP_LOGPROBS_MAX;
+
 use super::sampling::COMMON;
 use super::{Accepts, Field, Items, Table, never, only, unused, used};
 
@@ -81,7 +83,7 @@ const OWN: &[Field] = &[
     ),
     used(
         "top_logprobs",
-        Accepts::Integer(0, 20),
+        Accepts::Integer(0, TOP_LOGPROBS_MAX as i64),
         "How many alternatives are given with each token; needs `logprobs`: true.",
     ),
     used(

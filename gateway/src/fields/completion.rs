@@ -1,5 +1,7 @@
 //! Fields of `/v1/completions`.
 
+use concord_proto::limits::TOP_LOGPROBS_MAX;
+
 use super::sampling::COMMON;
 use super::{Accepts, Field, Table, only, used};
 
@@ -26,7 +28,7 @@ const OWN: &[Field] = &[
     ),
     used(
         "logprobs",
-        Accepts::Integer(0, 20),
+        Accepts::Integer(0, TOP_LOGPROBS_MAX as i64),
         "How many alternatives are given with the log-probability of each token; if absent, there \
          are no log-probabilities.",
     ),

@@ -1,6 +1,7 @@
 //! The fields that chats and completions have in common.
 
 use concord_proto::Digest;
+use concord_proto::limits::STOP_TEXT_BYTES_MAX;
 use concord_proto::serving::SamplingSpec;
 use serde_json::Value;
 
@@ -10,9 +11,6 @@ use crate::gateway::Gateway;
 use crate::ids;
 use crate::ignored::Ignored;
 use crate::json::{Fields, wrong};
-
-/// Most bytes of a stop text.
-const STOP_BYTES_MAX: usize = 1_024;
 
 /// The fields that chats and completions have in common.
 #[derive(Debug)]
@@ -96,11 +94,11 @@ fn stops(fields: &mut Fields, most: usize) -> Result<Vec<String>, ApiError> {
         return Err(ApiError::param("stop", message));
     }
     let text = |(index, value): (usize, Value)| match value {
-        Value::String(text) if (1..=STOP_BYTES_MAX).contains(&text.len()) => Ok(text),
+        Value::String(text) if (1..=STOP_TEXT_BYTES_MAX).contains(&text.len()) => Ok(text),
         Value::String(text) => {
             let path = format!("stop[{index}]");
             let length = text.len();
-            let message = format!("'{path}' has {length} bytes: 1 to {STOP_BYTES_MAX}.");
+            let message = format!("'{path}' has {length} bytes: 1 to {STOP_TEXT_BYTES_MAX}.");
             Err(ApiError::param(path, message))
         }
         other => Err(wrong(&format!("stop[{index}]"), "a string", &other)),

@@ -1,6 +1,6 @@
 //! `/v1/chat/completions`, in one piece.
 
-use concord_proto::serving::{GrammarSpec, choice_seed};
+use concord_proto::serving::{Finish, GrammarSpec, choice_seed};
 use concord_proto::{Digest, Domain, F32Bits};
 use serde_json::json;
 
@@ -71,8 +71,8 @@ async fn the_engine_gets_all_that_determines_the_answer() {
     assert_eq!(sampling.presence_penalty, F32Bits::from(-0.5));
     let bias = [(5, F32Bits::from(-100.0)), (12, F32Bits::from(3.0))];
     assert_eq!(sampling.logit_bias, bias);
-    assert_eq!(asked.logprobs, Some(4));
-    assert_eq!(asked.prompt_logprobs, None);
+    assert_eq!(asked.spec.logprobs, Some(4));
+    assert_eq!(asked.spec.prompt_logprobs, None);
     assert_eq!(asked.model, "tuned");
     let id = reply.json()["id"].as_str().expect("an id").to_string();
     assert_eq!(asked.id, format!("{id}-0"));
@@ -93,7 +93,7 @@ async fn what_a_request_leaves_open_comes_from_the_model() {
     assert_eq!(sampling.top_k, 7);
     assert_eq!(sampling.frequency_penalty, F32Bits::from(0.0));
     assert_eq!(sampling.grammar, None);
-    assert_eq!(asked.logprobs, None);
+    assert_eq!(asked.spec.logprobs, None);
     let room = POSITIONS - CHAT_PROMPT.len() as u32;
     assert_eq!(asked.spec.max_tokens, room);
     assert_eq!(asked.spec.adapter, None);
@@ -148,7 +148,7 @@ async fn choices_have_seeds_and_receipts_of_their_own() {
     }
     let closed = stand.engine.closed(3).await;
     let text = Digest::of(Domain::Text, b"abc");
-    assert!(closed.iter().all(|(_, digest)| *digest == text));
+    assert!(closed.iter().all(|(_, digest, _)| *digest == text));
 }
 
 #[tokio::test]
@@ -173,6 +173,18 @@ async fn stop_texts_end_the_answer_and_are_no_part_of_it() {
         assert_eq!(choice["finish_reason"], reason, "{stop}");
         let closed = stand.engine.closed(1).await;
         assert_eq!(closed[0].1, Digest::of(Domain::Text, expected.as_bytes()));
+        // The receipt is told what the engine may not know: a stop text may come too late for it.
+        let due = match expected.ends_with("ENDE") {
+            true => Finish::StopToken,
+            false => Finish::StopText,
+        };
+        assert_eq!(closed[0].2, due, "{stop}");
+        let texts = stand.engine.only().spec.stop_texts;
+        assert_eq!(
+            texts.len(),
+            stop.as_array()
+                .map_or(usize::from(stop.is_string()), Vec::len)
+        );
         // Logprobs of a text that was cut off would show it.
         let content = choice["logprobs"]["content"].as_array().expect("a list");
         let shown: Vec<&str> = content

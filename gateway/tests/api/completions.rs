@@ -109,7 +109,10 @@ async fn echo_with_logprobs_scores_a_prompt() {
             assert_eq!(tops[index][token], -byte / 64.0);
         }
         let asked = stand.engine.only();
-        assert_eq!((asked.logprobs, asked.prompt_logprobs), (Some(1), Some(1)));
+        assert_eq!(
+            (asked.spec.logprobs, asked.spec.prompt_logprobs),
+            (Some(1), Some(1))
+        );
     }
 }
 

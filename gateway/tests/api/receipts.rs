@@ -3,16 +3,18 @@
 use concord_gateway::receipt_file::{self, ReceiptError};
 use concord_gateway::{GatewayOptions, new_key};
 use concord_proto::serving::{
-    Finish, GenerationSpec, GrammarSpec, Receipt, SamplingSpec, StageClaim, Usage, tokens_digest,
+    BatchedReceipt, ClaimedDraws, Finish, GenerationSpec, GivenLogprobs, GrammarSpec, Receipt,
+    SamplingSpec, StageClaim, TokenLogprob, TokenReading, Usage, tokens_digest,
 };
-use concord_proto::{Digest, Domain, Keypair, Layers, Signed};
+use concord_proto::{Digest, Domain, Keypair, Layers, Signed, canonical};
 use serde_json::{Value, json};
 
 use crate::client::{get, post};
 use crate::script::{BROKEN_RECEIPT, Script};
 use crate::stand::{Stand, adapter, chat_body, deployment, options};
 
-fn receipt(id: &str) -> Signed {
+/// A receipt, and another one that was signed with it.
+fn receipt(id: &str) -> BatchedReceipt {
     let spec = GenerationSpec {
         deployment: deployment().id(),
         adapter: Some(adapter()),
@@ -29,6 +31,19 @@ fn receipt(id: &str) -> Signed {
         },
         max_tokens: 9,
         stop_tokens: vec![2],
+        stop_texts: vec!["END".to_string()],
+        readings: vec![TokenReading {
+            token: 7,
+            bytes: b"<think>".to_vec(),
+            is_hidden: false,
+        }],
+        logprobs: Some(1),
+        prompt_logprobs: Some(0),
+    };
+    let logprob = |token, top| TokenLogprob {
+        token,
+        logprob: (-0.25).into(),
+        top,
     };
     let claim = StageClaim {
         deployment: deployment().id(),
@@ -38,7 +53,11 @@ fn receipt(id: &str) -> Signed {
         positions: 4,
         input: tokens_digest(&[1, 2, 3, 5]),
         output: Digest::of(Domain::Row, b"rows"),
-        drawn: Some((0, tokens_digest(&[5, 2]))),
+        drawn: Some(ClaimedDraws {
+            earlier: 0,
+            tokens: Digest::of(Domain::Drawn, b"drawn"),
+            scored: Some(Digest::of(Domain::Drawn, b"scored")),
+        }),
         device: "cpu".to_string(),
     };
     let worker = Keypair::from_secret([1; 32]);
@@ -48,7 +67,13 @@ fn receipt(id: &str) -> Signed {
         model: "tuned".to_string(),
         spec,
         answer: vec![5, 2],
-        finish: Finish::Stop,
+        logprobs: GivenLogprobs {
+            prompt: vec![logprob(2, vec![]), logprob(3, vec![])],
+            answer: [5, 2]
+                .map(|token| logprob(token, vec![(9, (-0.5).into())]))
+                .to_vec(),
+        },
+        finish: Finish::StopToken,
         usage: Usage {
             prompt: 3,
             cached: 0,
@@ -59,7 +84,13 @@ fn receipt(id: &str) -> Signed {
         claims: vec![Signed::new(&worker, &claim)],
         issued: 1_700_000_000,
     };
-    Signed::new(&Keypair::from_secret([2; 32]), &receipt)
+    let other = Receipt {
+        id: "another".to_string(),
+        ..receipt.clone()
+    };
+    let both = [&other, &receipt].map(canonical::encode).to_vec();
+    let mut batch = BatchedReceipt::sign(&Keypair::from_secret([2; 32]), both);
+    batch.pop().expect("two receipts")
 }
 
 #[tokio::test]
@@ -175,10 +206,17 @@ async fn a_receipt_is_for_the_key_that_asked() {
 #[test]
 fn people_can_read_it() {
     let value = receipt_file::to_json(&receipt("a-0")).expect("a receipt");
-    assert_eq!(value["format"], "concord.receipt.v1");
+    assert_eq!(value["format"], "concord.receipt.v2");
     assert_eq!(value["model"], "tuned");
     assert_eq!(value["answer"], json!([5, 2]));
-    assert_eq!(value["finish"], "stop");
+    assert_eq!(value["finish"], "stop_token");
+    assert_eq!(value["batch"]["index"], 1);
+    assert_eq!(value["batch"]["count"], 2);
+    assert_eq!(value["batch"]["path"].as_array().expect("a list").len(), 1);
+    assert_eq!(value["spec"]["stop_texts"], json!(["END"]));
+    assert_eq!(value["spec"]["readings"][0]["text"], "<think>");
+    let first = json!({"token": 5, "logprob": -0.25, "top": [[9, -0.5]]});
+    assert_eq!(value["logprobs"]["answer"][0], first);
     assert_eq!(value["spec"]["sampling"]["temperature"], 0.7);
     assert_eq!(value["spec"]["sampling"]["seed"], u64::MAX);
     assert_eq!(
@@ -192,9 +230,9 @@ fn people_can_read_it() {
     // Keys and values of their own bits are named.
     let key = Keypair::from_secret([7; 32]);
     let signed = receipt_file::from_json(&value.to_string()).unwrap();
-    let mut receipt: Receipt = signed.open().unwrap();
+    let mut receipt = signed.open().unwrap();
     receipt.deployment.precision.key_values = 16;
-    let value = receipt_file::to_json(&Signed::new(&key, &receipt)).unwrap();
+    let value = receipt_file::to_json(&BatchedReceipt::alone(&key, &receipt)).unwrap();
     assert_eq!(value["deployment"]["precision"]["key_values"], 16);
     receipt_file::from_json(&value.to_string()).unwrap();
 }
@@ -229,6 +267,7 @@ fn whatever_is_altered_is_noticed() {
             Value::String(text) if place == "/signed" => json!(text.replacen("1", "2", 1)),
             Value::String(text) => json!(format!("{text}x")),
             Value::Number(_) => json!(123_456),
+            Value::Bool(is_true) => json!(!*is_true),
             other => panic!("{other}"),
         };
         let error = receipt_file::from_json(&altered.to_string());
@@ -252,7 +291,7 @@ fn whatever_is_altered_is_noticed() {
         "",
         "[]",
         "{}",
-        "{\"format\":\"concord.receipt.v1\",\"signed\":\"00\"}",
+        "{\"format\":\"concord.receipt.v2\",\"signed\":\"00\"}",
     ] {
         assert!(receipt_file::from_json(text).is_err());
     }
@@ -261,9 +300,9 @@ fn whatever_is_altered_is_noticed() {
 #[test]
 fn a_receipt_under_a_forged_signature_is_none() {
     let mut forged = receipt("a-0");
-    forged.signature[0] ^= 1;
+    forged.batch.signature[0] ^= 1;
     let error = receipt_file::to_json(&forged);
     assert!(matches!(error, Err(ReceiptError::Signed(_))));
-    let other = Signed::new(&Keypair::from_secret([2; 32]), &7_u64);
-    assert!(receipt_file::to_json(&other).is_err());
+    let nonsense = BatchedReceipt::sign(&Keypair::from_secret([2; 32]), vec![vec![7]]);
+    assert!(receipt_file::to_json(&nonsense[0]).is_err());
 }

@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use concord_gateway::{EngineAnswer, InferenceEngine, Refused};
-use concord_proto::serving::{Control, Finish, Generation, PoolView, TokenLogprob, Update, Usage};
-use concord_proto::{Digest, Domain, F32Bits, Signed};
+use concord_proto::serving::{
+    BatchedReceipt, Control, Finish, Generation, PoolView, TokenLogprob, Update, Usage,
+};
+use concord_proto::{Digest, Domain, F32Bits};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -72,11 +74,11 @@ impl Script {
 pub struct Scripted {
     script: Script,
     pub view: Mutex<PoolView>,
-    pub receipts: Mutex<Vec<Signed>>,
+    pub receipts: Mutex<Vec<BatchedReceipt>>,
     /// All that was asked.
     pub asked: Mutex<Vec<Generation>>,
     /// The generations whose texts were closed, with the digests of the texts.
-    pub closed: Arc<Mutex<Vec<(String, Digest)>>>,
+    pub closed: Arc<Mutex<Vec<(String, Digest, Finish)>>>,
     /// How many answers were cancelled.
     pub cancelled: Arc<AtomicU32>,
     /// Folders of adapters that were loaded, and adapters that were unloaded.
@@ -117,7 +119,7 @@ impl Scripted {
     }
 
     /// Waits until so many texts are closed, and returns them.
-    pub async fn closed(&self, count: usize) -> Vec<(String, Digest)> {
+    pub async fn closed(&self, count: usize) -> Vec<(String, Digest, Finish)> {
         for _ in 0..200 {
             let closed = self.closed.lock().expect("no panic").clone();
             if closed.len() >= count {
@@ -163,7 +165,7 @@ impl InferenceEngine for Scripted {
         self.view.lock().expect("no panic").clone()
     }
 
-    fn receipts(&self, id: String) -> BoxFuture<'static, Result<Vec<Signed>, String>> {
+    fn receipts(&self, id: String) -> BoxFuture<'static, Result<Vec<BatchedReceipt>, String>> {
         let all = self.receipts.lock().expect("no panic").clone();
         async move {
             match id == BROKEN_RECEIPT {
@@ -199,7 +201,7 @@ struct Play {
     generation: Generation,
     updates: mpsc::Sender<Update>,
     controls: mpsc::Receiver<Control>,
-    closed: Arc<Mutex<Vec<(String, Digest)>>>,
+    closed: Arc<Mutex<Vec<(String, Digest, Finish)>>>,
 }
 
 impl Play {
@@ -209,7 +211,7 @@ impl Play {
         for update in self.script.before.clone() {
             self.updates.send(update).await.ok()?;
         }
-        if self.generation.prompt_logprobs.is_some() {
+        if spec.prompt_logprobs.is_some() {
             let scored = spec.prompt[1..]
                 .iter()
                 .map(|token| scored(*token))
@@ -224,12 +226,12 @@ impl Play {
             tokio::time::sleep(self.script.pause).await;
             let token = match self.control(answer, token).await? {
                 Some(token) => token,
-                None => return self.finish(Finish::Stop, answer).await,
+                None => return self.finish(Finish::StopText, answer).await,
             };
             self.updates.send(Update::Token(scored(token))).await.ok()?;
             answer += 1;
             if spec.stop_tokens.contains(&token) {
-                return self.finish(Finish::Stop, answer).await;
+                return self.finish(Finish::StopToken, answer).await;
             }
             if answer == spec.max_tokens {
                 return self.finish(Finish::Length, answer).await;
@@ -264,7 +266,8 @@ impl Play {
             };
         }
         match self.controls.recv().await? {
-            Control::Stop { answer: at } => {
+            Control::Stop { answer: at, finish } => {
+                assert_eq!(finish, Finish::Grammar);
                 assert_eq!(at, answer);
                 Some(None)
             }
@@ -292,8 +295,8 @@ impl Play {
         let update = Update::Finished { finish, usage };
         self.updates.send(update).await.ok()?;
         while let Some(control) = self.controls.recv().await {
-            if let Control::Close { text } = control {
-                let closed = (self.generation.id.clone(), text);
+            if let Control::Close { text, finish } = control {
+                let closed = (self.generation.id.clone(), text, finish);
                 self.closed.lock().expect("no panic").push(closed);
             }
         }

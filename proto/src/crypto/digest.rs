@@ -55,6 +55,10 @@ pub enum Domain {
     Row,
     /// Token ids.
     Tokens,
+    /// A token that the last stage drew or scored, with its logprobs.
+    Drawn,
+    /// The receipt of an answer, in the tree of its batch.
+    Receipt,
     /// A text: the body of a request, an answer.
     Text,
     /// The content of a page of keys and values: its tokens and all before them.
@@ -108,6 +112,8 @@ impl Domain {
             Self::Pass => "concord.v1.pass",
             Self::Row => "concord.v1.row",
             Self::Tokens => "concord.v1.tokens",
+            Self::Drawn => "concord.v1.drawn",
+            Self::Receipt => "concord.v1.receipt",
             Self::Text => "concord.v1.text",
             Self::Prefix => "concord.v1.prefix",
             Self::ApiKey => "concord.v1.apikey",

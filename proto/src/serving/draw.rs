@@ -25,8 +25,9 @@ pub struct Draw {
     pub sample: Option<SampleOrder>,
     /// Score these tokens, the i-th by row i of the run: the tokens of a prompt.
     pub targets: Vec<u32>,
-    /// How many alternatives to report beside each token; `None` turns logprobs off. Needed where
-    /// there are targets.
+    /// How many alternatives to report beside each target.
+    pub target_logprobs: u8,
+    /// The same beside the token that is drawn; `None` turns its logprob off.
     pub logprobs: Option<u8>,
 }
 

@@ -4,6 +4,9 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::deployment::DeploymentId;
 use crate::crypto::{Digest, Domain};
+use crate::limits::{
+    READING_BYTES_MAX, READINGS_MAX, STOP_TEXT_BYTES_MAX, STOP_TEXTS_MAX, TOP_LOGPROBS_MAX,
+};
 use crate::training::F32Bits;
 
 /// Everything that an answer is a function of, and nothing else.
@@ -21,6 +24,14 @@ pub struct GenerationSpec {
     pub max_tokens: u32,
     /// Tokens that end the answer. The one that does is its last.
     pub stop_tokens: Vec<u32>,
+    /// Texts that end the answer: it ends with the token that completes one.
+    pub stop_texts: Vec<String>,
+    /// Tokens that are read otherwise than `tokenizer.json` alone has them, by rising id.
+    pub readings: Vec<TokenReading>,
+    /// How many alternatives to report beside each token of the answer; `None` turns logprobs off.
+    pub logprobs: Option<u8>,
+    /// The same for the tokens of the prompt (but the first).
+    pub prompt_logprobs: Option<u8>,
 }
 
 impl GenerationSpec {
@@ -28,6 +39,46 @@ impl GenerationSpec {
     pub fn digest(&self) -> Digest {
         Digest::of_value(Domain::Generation, self)
     }
+
+    /// Whether its lists are within the bounds of [`crate::limits`].
+    ///
+    /// # Errors
+    /// Which is not, as a sentence about the spec ("it has ...").
+    pub fn check_bounds(&self) -> Result<(), String> {
+        let is_text = |text: &String| (1..=STOP_TEXT_BYTES_MAX).contains(&text.len());
+        let (texts, readings) = (&self.stop_texts, &self.readings);
+        if texts.len() > STOP_TEXTS_MAX || !texts.iter().all(is_text) {
+            return Err(format!(
+                "it has more than {STOP_TEXTS_MAX} stop texts, or one that is empty or has more \
+                 than {STOP_TEXT_BYTES_MAX} bytes"
+            ));
+        }
+        let is_short = |reading: &TokenReading| reading.bytes.len() <= READING_BYTES_MAX;
+        let is_rising = readings.is_sorted_by(|a, b| a.token < b.token);
+        if readings.len() > READINGS_MAX || !is_rising || !readings.iter().all(is_short) {
+            return Err(format!(
+                "it reads more than {READINGS_MAX} tokens otherwise than tokenizer.json has them, \
+                 or not in their order, or as too long a text"
+            ));
+        }
+        let asked = self.logprobs.max(self.prompt_logprobs);
+        match asked.is_some_and(|asked| asked > TOP_LOGPROBS_MAX) {
+            true => Err(format!("it has more than {TOP_LOGPROBS_MAX} top logprobs")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// How one token is read in the text of an answer. Names of special tokens are hidden, unless they
+/// mark what an answer is made of (reasoning, calls), and the files beside `tokenizer.json` may
+/// make a token special. No receipt names those files, so what they change is in the spec.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct TokenReading {
+    pub token: u32,
+    /// What it stands for: bytes of the text, or a name that is no part of it.
+    pub bytes: Vec<u8>,
+    /// Whether it is no part of the text. A stop text may name it all the same.
+    pub is_hidden: bool,
 }
 
 /// How tokens are drawn.
@@ -83,10 +134,6 @@ pub struct Generation {
     /// Whose it is, for fair queueing: the digest of an API key, or of nothing.
     pub owner: Digest,
     pub spec: GenerationSpec,
-    /// How many alternatives to report beside each token of the answer; `None` turns logprobs off.
-    pub logprobs: Option<u8>,
-    /// The same for the tokens of the prompt (but the first).
-    pub prompt_logprobs: Option<u8>,
     /// Digest of the request's body, for the receipt.
     pub body: Digest,
 }
@@ -99,6 +146,22 @@ pub struct TokenLogprob {
     pub logprob: F32Bits,
     /// The most probable tokens, most probable first, the lowest id first among equals.
     pub top: Vec<(u32, F32Bits)>,
+}
+
+impl TokenLogprob {
+    /// A token whose logprob nobody asked for.
+    pub fn unasked(token: u32) -> Self {
+        Self {
+            token,
+            logprob: F32Bits::from(0.0),
+            top: Vec::new(),
+        }
+    }
+
+    /// The digest that the last stage claims, bit for bit.
+    pub fn digest(&self) -> Digest {
+        Digest::of_value(Domain::Drawn, self)
+    }
 }
 
 /// What becomes of a generation, in order.
@@ -141,13 +204,21 @@ pub enum Update {
     },
 }
 
-/// Why an answer ended.
+/// Why an answer ended. The first of these that holds is the reason; all but the last follow from
+/// the spec and the tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Finish {
-    /// A stop token, a stop text or the end of the grammar.
-    Stop,
+    /// A stop token.
+    StopToken,
+    /// A stop text. Tokens that were drawn before it was seen are no part of the answer.
+    StopText,
+    /// Nothing may follow by the grammar.
+    Grammar,
     /// `max_tokens`, or no position left.
     Length,
+    /// The client was gone, or had not read to the end, when the receipt was signed: whether a stop
+    /// text came before is not known. Only its coordinator says so.
+    Cancelled,
 }
 
 /// What a generation took.
@@ -172,15 +243,19 @@ pub enum Control {
         /// The candidates.
         tokens: Vec<u8>,
     },
-    /// The answer ends after so many tokens: a stop text, or the end of the grammar. Later tokens
-    /// are dropped. [`Update::Finished`] follows.
+    /// The answer ends after so many tokens. Later tokens are dropped. [`Update::Finished`]
+    /// follows.
     Stop {
         /// Tokens of the answer.
         answer: u32,
+        /// [`Finish::StopText`] or [`Finish::Grammar`].
+        finish: Finish,
     },
-    /// After [`Update::Finished`]: the digest of the text that was sent, for the receipt.
+    /// After [`Update::Finished`]: what was sent, for the receipt.
     Close {
-        /// Under [`Domain::Text`].
+        /// The digest of the text, under [`Domain::Text`].
         text: Digest,
+        /// Why the answer ended, also where a stop text came too late for [`Self::Stop`].
+        finish: Finish,
     },
 }

@@ -11,6 +11,7 @@ mod nonce;
 mod pass;
 mod precision;
 mod receipt;
+mod receipt_batch;
 mod stage_stream;
 mod view;
 
@@ -19,15 +20,17 @@ pub use deployment::{
 };
 pub use draw::{Draw, DrawOrder, Drawn, SampleOrder, bias};
 pub use generation::{
-    Control, Finish, Generation, GenerationSpec, GrammarSpec, SamplingSpec, TokenLogprob, Update,
-    Usage, choice_seed,
+    Control, Finish, Generation, GenerationSpec, GrammarSpec, SamplingSpec, TokenLogprob,
+    TokenReading, Update, Usage, choice_seed,
 };
 pub use nonce::{draw_seed, nonce_commitment};
 pub use pass::{Pass, PassHeader, PassResult, SequenceRun, runs_digest};
 pub use precision::ServedPrecision;
 pub use receipt::{
-    AnswerVerdict, AuditedAnswer, ClaimOrder, Receipt, StageClaim, row_digest, tokens_digest,
+    AnswerVerdict, AuditedAnswer, ClaimOrder, ClaimedDraws, GivenLogprobs, Receipt, StageClaim,
+    row_digest, tokens_digest,
 };
+pub use receipt_batch::{BatchedReceipt, BatchedReceiptError, ReceiptBatch};
 pub use stage_stream::{FromStage, Passed, StageStreamHello, ToStage};
 pub use view::{LinkView, PipelineView, PoolView, StageView, WorkerView};
 

@@ -3,7 +3,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::deployment::{Deployment, DeploymentId};
-use super::generation::{Finish, GenerationSpec, Usage};
+use super::generation::{Finish, GenerationSpec, TokenLogprob, Usage};
 use crate::crypto::{Digest, Domain, Signed, WorkerId};
 use crate::training::Layers;
 
@@ -41,14 +41,37 @@ pub struct StageClaim {
     /// What went out: the Merkle root over the digests of the rows; for the last stage, of the
     /// hidden states that the head takes.
     pub output: Digest,
-    /// For the last stage: how many tokens of the answer an earlier holder of the stage had drawn,
-    /// and [`tokens_digest`] of those that this one drew.
-    pub drawn: Option<(u32, Digest)>,
+    /// For the last stage: what it drew and scored.
+    pub drawn: Option<ClaimedDraws>,
     /// What the worker says its device is.
     pub device: String,
 }
 
-/// A record of an answer, signed by the coordinator.
+/// What the last stage drew and scored, with the logprobs that were asked for: Merkle roots over
+/// [`TokenLogprob::digest`]s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ClaimedDraws {
+    /// Tokens of the answer that an earlier holder of the stage had drawn.
+    pub earlier: u32,
+    /// The root over those that this one drew.
+    pub tokens: Digest,
+    /// The root over the tokens of the prompt but the first. `None` where nobody asked for their
+    /// logprobs, or an earlier holder gave them.
+    pub scored: Option<Digest>,
+}
+
+/// The logprobs that a client was given, as it had asked for them. A receipt has their values, and
+/// not a digest alone: the client got them as decimals, by the texts of tokens and never above 0,
+/// from which no digest can be taken. So it compares numbers with numbers, without the model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct GivenLogprobs {
+    /// Of the prompt's tokens but the first; empty where nobody asked.
+    pub prompt: Vec<TokenLogprob>,
+    /// Of the answer's tokens; empty where nobody asked.
+    pub answer: Vec<TokenLogprob>,
+}
+
+/// A record of an answer, which the coordinator signs in a batch ([`super::BatchedReceipt`]).
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Receipt {
     /// Its name.
@@ -59,14 +82,16 @@ pub struct Receipt {
     pub model: String,
     /// Everything that the answer is a function of.
     pub spec: GenerationSpec,
+    /// All tokens that were drawn. After a stop text there may be some that were not sent.
     pub answer: Vec<u32>,
+    pub logprobs: GivenLogprobs,
     /// Why it ended.
     pub finish: Finish,
     /// What it took.
     pub usage: Usage,
     /// Digest of the request's body, under [`Domain::Text`].
     pub body: Digest,
-    /// Digest of the text that was sent, under [`Domain::Text`].
+    /// Digest of the text that was sent, under [`Domain::Text`]; zeros where the client was gone.
     pub text: Digest,
     /// A signed [`StageClaim`] of each stage, in order. A stage that left before it claimed is
     /// missing.
@@ -80,7 +105,7 @@ pub struct Receipt {
 pub struct AuditedAnswer {
     /// Number of the order.
     pub order: u64,
-    /// Blob address of the signed [`Receipt`].
+    /// Blob address of the [`super::BatchedReceipt`].
     pub receipt: Digest,
 }
 
@@ -117,7 +142,19 @@ pub enum AnswerVerdict {
         /// What the receipt has.
         found: u32,
     },
-    /// The receipt has other tokens than the stages took in or drew: the coordinator altered them.
+    /// The last stage gave out another logprob, or other alternatives, than its hidden states give.
+    WrongLogprob {
+        /// Who signed the claim.
+        worker: WorkerId,
+        /// Where the token stands, in prompt and answer.
+        position: u32,
+        /// [`TokenLogprob::digest`] of what it should be.
+        expected: Digest,
+        /// That of what the receipt has.
+        found: Digest,
+    },
+    /// The receipt has other tokens than the stages took in or drew, or another end or text than
+    /// they give: the coordinator altered them.
     Altered {
         /// What does not fit.
         what: String,

@@ -93,6 +93,7 @@ impl Source {
             run: self.u32(),
             sample: self.flag().then(|| sample(self)),
             targets: self.list(Self::u32),
+            target_logprobs: self.u32() as u8,
             logprobs: self.flag().then(|| self.u32() as u8),
         }
     }
@@ -204,6 +205,29 @@ impl Source {
             },
             max_tokens: self.u32(),
             stop_tokens: self.list(Self::u32),
+            stop_texts: self.list(Self::text),
+            readings: self.list(|s| TokenReading {
+                token: s.u32(),
+                bytes: s.list(|s| s.u64() as u8),
+                is_hidden: s.flag(),
+            }),
+            logprobs: self.flag().then(|| self.u32() as u8),
+            prompt_logprobs: self.flag().then(|| self.u32() as u8),
+        }
+    }
+
+    pub fn receipt_batch(&mut self) -> ReceiptBatch {
+        ReceiptBatch {
+            root: self.digest(),
+            count: self.u32(),
+        }
+    }
+
+    pub fn batched_receipt(&mut self) -> BatchedReceipt {
+        BatchedReceipt {
+            receipt: self.list(|s| s.u64() as u8),
+            path: self.path(),
+            batch: self.signed(),
         }
     }
 
@@ -214,7 +238,17 @@ impl Source {
             model: self.text(),
             spec: self.generation_spec(),
             answer: self.list(Self::u32),
-            finish: [Finish::Stop, Finish::Length][self.below(2) as usize],
+            logprobs: GivenLogprobs {
+                prompt: self.list(Self::token_logprob),
+                answer: self.list(Self::token_logprob),
+            },
+            finish: [
+                Finish::StopToken,
+                Finish::StopText,
+                Finish::Grammar,
+                Finish::Length,
+                Finish::Cancelled,
+            ][self.below(5) as usize],
             usage: Usage {
                 prompt: self.u32(),
                 cached: self.u32(),
@@ -236,7 +270,11 @@ impl Source {
             positions: self.u32(),
             input: self.digest(),
             output: self.digest(),
-            drawn: self.flag().then(|| (self.u32(), self.digest())),
+            drawn: self.flag().then(|| ClaimedDraws {
+                earlier: self.u32(),
+                tokens: self.digest(),
+                scored: self.flag().then(|| self.digest()),
+            }),
             device: self.text(),
         }
     }
@@ -260,8 +298,14 @@ impl Source {
                 expected: self.u32(),
                 found: self.u32(),
             },
-            4 => AnswerVerdict::Altered { what: self.text() },
-            5 => AnswerVerdict::Inconclusive { why: self.text() },
+            4 => AnswerVerdict::WrongLogprob {
+                worker: self.key(),
+                position: self.u32(),
+                expected: self.digest(),
+                found: Digest::default(),
+            },
+            5 => AnswerVerdict::Altered { what: self.text() },
+            6 => AnswerVerdict::Inconclusive { why: self.text() },
             _ => panic!("AnswerVerdict has no variant {variant} to make"),
         }
     }

@@ -52,6 +52,8 @@ variants!(
         Convicted Voided Completed
 );
 variants!(Conviction: WrongResult FalseVerdict BrokenRule Equivocation);
-variants!(AnswerVerdict: Agrees WrongStage Gap WrongDraw Altered Inconclusive);
+variants!(
+    AnswerVerdict: Agrees WrongStage Gap WrongDraw WrongLogprob Altered Inconclusive
+);
 variants!(ToStage: Pass Draws Claim Evidence Forget AddAdapter RemoveAdapter);
 variants!(FromStage: Passed Result Claimed Evidence Adapter Refused Failed);

@@ -46,6 +46,8 @@ pub fn visit_all(visitor: &mut impl Visitor) {
     visitor.visit("PassHeader", 1, |s, _| s.pass_header());
     visitor.visit("StageClaim", 1, |s, _| s.stage_claim());
     visitor.visit("Receipt", 1, |s, _| s.receipt());
+    visitor.visit("ReceiptBatch", 1, |s, _| s.receipt_batch());
+    visitor.visit("BatchedReceipt", 1, |s, _| s.batched_receipt());
     visitor.visit("FrameHeader", 1, |s, _| s.frame_header());
     visitor.visit("JobSpec", 1, |s, _| s.spec());
     visitor.visit("Plan", 1, |s, _| s.plan());

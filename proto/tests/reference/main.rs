@@ -103,7 +103,7 @@ const CALLS: [Call; 11] = [
 ];
 
 /// What is signed or stored beside the calls, and where it is found.
-const RECORDS: [(&str, &str); 16] = [
+const RECORDS: [(&str, &str); 18] = [
     ("JobSpec", "a blob, and `job.spec` of a bundle"),
     ("ModelManifest", "a blob"),
     ("DataManifest", "a blob, and `data.manifest` of a bundle"),
@@ -143,14 +143,19 @@ const RECORDS: [(&str, &str); 16] = [
         "StageClaim",
         "signed by the holder of a stage, in `FromStage::Claimed` and a receipt",
     ),
+    ("Receipt", "in a `BatchedReceipt`"),
     (
-        "Receipt",
-        "signed by the coordinator, given to who asked for the answer",
+        "ReceiptBatch",
+        "signed by the coordinator, in a `BatchedReceipt`",
+    ),
+    (
+        "BatchedReceipt",
+        "a blob, and `signed` in the file that is given to who asked for the answer",
     ),
 ];
 
 /// Fields with a bound of their own. All others are bounded by the message that they are in.
-const FIELD_BOUNDS: [(&str, &str, &str); 10] = [
+const FIELD_BOUNDS: [(&str, &str, &str); 14] = [
     ("JobSpec", "steps", "STEPS_MAX"),
     ("JobSpec", "microbatches", "MICROBATCHES_MAX"),
     ("TensorHeader", "shape", "RANK_MAX"),
@@ -161,10 +166,14 @@ const FIELD_BOUNDS: [(&str, &str, &str); 10] = [
     ("FrameHeader", "bytes", "FRAME_BYTES_MAX"),
     ("LedgerEvent", "conviction", "CONVICTION_BYTES_MAX"),
     ("RunOptions", "auditors", "AUDITORS_MAX"),
+    ("GenerationSpec", "stop_texts", "STOP_TEXTS_MAX"),
+    ("GenerationSpec", "readings", "READINGS_MAX"),
+    ("TokenReading", "bytes", "READING_BYTES_MAX"),
+    ("TokenLogprob", "top", "TOP_LOGPROBS_MAX"),
 ];
 
 /// The values of the bounds, as the program has them.
-const LIMITS: [(&str, u64); 12] = [
+const LIMITS: [(&str, u64); 17] = [
     ("MESSAGE_BYTES_MAX", limits::MESSAGE_BYTES_MAX as u64),
     ("BLOB_BYTES_MAX", limits::BLOB_BYTES_MAX),
     ("CHUNK_BYTES", limits::CHUNK_BYTES as u64),
@@ -177,6 +186,11 @@ const LIMITS: [(&str, u64); 12] = [
     ("ADDRESS_BYTES_MAX", limits::ADDRESS_BYTES_MAX as u64),
     ("AUDITORS_MAX", limits::AUDITORS_MAX as u64),
     ("CHECKERS_MAX", limits::CHECKERS_MAX as u64),
+    ("STOP_TEXTS_MAX", limits::STOP_TEXTS_MAX as u64),
+    ("STOP_TEXT_BYTES_MAX", limits::STOP_TEXT_BYTES_MAX as u64),
+    ("READINGS_MAX", limits::READINGS_MAX as u64),
+    ("READING_BYTES_MAX", limits::READING_BYTES_MAX as u64),
+    ("TOP_LOGPROBS_MAX", limits::TOP_LOGPROBS_MAX as u64),
 ];
 
 const HEAD: &str = "# Protocol reference
@@ -205,6 +219,9 @@ fn limit_docs() -> BTreeMap<String, String> {
         } else if let Some(rest) = line.strip_prefix("pub const ") {
             let name = rest.split(':').next().expect("a name");
             docs.insert(name.to_string(), std::mem::take(&mut doc));
+        } else {
+            // What was said was of something else, such as a function.
+            doc.clear();
         }
     }
     docs

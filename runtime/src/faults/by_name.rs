@@ -15,13 +15,14 @@ use super::other_weights::OtherWeights;
 use super::replayed_claim::ReplayedClaim;
 use super::skipped_step::SkippedStep;
 use super::stale_weights::StaleWeights;
+use super::wrong_logprob::WrongLogprob;
 use super::wrong_token::WrongToken;
 use super::{Faults, WrongData};
 
 /// Makes a liar that lies from a step on; those of serving lie in the pass of that number.
 type Maker = fn(u32) -> Faults;
 
-const LIARS: [(&str, Maker); 17] = [
+const LIARS: [(&str, Maker); 18] = [
     ("skipped-step", |from_step| {
         Faults::of(SkippedStep { from_step })
     }),
@@ -77,6 +78,9 @@ const LIARS: [(&str, Maker); 17] = [
     ("other-weights", |_| Faults::of(OtherWeights)),
     ("wrong-token", |pass| {
         Faults::of(WrongToken { pass: pass.into() })
+    }),
+    ("wrong-logprob", |pass| {
+        Faults::of(WrongLogprob { pass: pass.into() })
     }),
 ];
 

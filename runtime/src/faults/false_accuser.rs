@@ -1,8 +1,8 @@
 //! Calls every leaf and every answer wrong, without a look.
 
 use concord_proto::ledger::Finding;
-use concord_proto::serving::{AnswerVerdict, Receipt, StageClaim};
-use concord_proto::{Digest, Leaf, Port, Signed};
+use concord_proto::serving::{AnswerVerdict, BatchedReceipt, StageClaim};
+use concord_proto::{Digest, Leaf, Port};
 
 use super::FaultHooks;
 
@@ -24,8 +24,8 @@ impl FaultHooks for FalseAccuser {
         (step >= self.from_step).then_some(Finding::Differs { computed })
     }
 
-    fn before_judging_answer(&self, receipt: &Signed) -> Option<AnswerVerdict> {
-        let receipt: Receipt = receipt.open().ok()?;
+    fn before_judging_answer(&self, receipt: &BatchedReceipt) -> Option<AnswerVerdict> {
+        let receipt = receipt.open().ok()?;
         let signed = receipt.claims.first()?;
         let claim: StageClaim = signed.open().ok()?;
         Some(AnswerVerdict::WrongStage {

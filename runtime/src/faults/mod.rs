@@ -36,6 +36,8 @@ mod stale_weights;
 #[cfg(feature = "wrong-data")]
 mod wrong_data;
 #[cfg(feature = "liars")]
+mod wrong_logprob;
+#[cfg(feature = "liars")]
 mod wrong_token;
 
 use std::fmt::Debug;
@@ -44,7 +46,7 @@ use std::ops::Deref;
 use concord_models::decoder::{Batch, StageOptions, TensorSource};
 use concord_models::train::TrainState;
 use concord_proto::ledger::Finding;
-use concord_proto::serving::{AnswerVerdict, Drawn};
+use concord_proto::serving::{AnswerVerdict, BatchedReceipt, Drawn};
 use concord_proto::session::ToCoordinator;
 use concord_proto::{Keypair, Leaf, Signed, TensorNorm, TensorState};
 
@@ -87,7 +89,7 @@ pub trait FaultHooks: Debug + Send + Sync {
     }
 
     /// An answer is about to be computed again: the verdict that is given in place of that, if any.
-    fn before_judging_answer(&self, _receipt: &Signed) -> Option<AnswerVerdict> {
+    fn before_judging_answer(&self, _receipt: &BatchedReceipt) -> Option<AnswerVerdict> {
         None
     }
 

@@ -17,7 +17,7 @@ use concord_runtime::tensor_blob;
 use crate::bits::{alone, prompt};
 use crate::case::{claims, receipt, verdict, verdict_with};
 use crate::model::{ServedModel, served};
-use crate::pool::{Asked, Pipeline, Pool, Step, sampling, soon};
+use crate::pool::{Asked, Pipeline, Pool, Step, Wanted, sampling, soon};
 
 /// An adapter whose blobs are in the store.
 fn adapter(model: &mut ServedModel) -> (Digest, AdapterManifest, BTreeMap<String, Tensor>) {
@@ -114,6 +114,7 @@ async fn an_adapter_is_on_top_of_those_sequences_that_name_it() {
         pages,
         adapter,
         sample: Some(SampleOrder::new(&sampling(None), &[], None)),
+        wanted: Wanted::default(),
     };
     let drawn = pipeline
         .pass(&[step(1, &[1], Some(digest)), step(2, &[2], None)])

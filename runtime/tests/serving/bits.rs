@@ -10,7 +10,7 @@ use concord_proto::serving::{
 };
 
 use crate::model::{ServedModel, served};
-use crate::pool::{Asked, Pool, Step, sampling};
+use crate::pool::{Asked, Pool, Step, Wanted, sampling};
 
 /// The answer of the whole model.
 pub fn alone(model: &ServedModel, prompt: &[u32], spec: &SamplingSpec, tokens: usize) -> Vec<u32> {
@@ -95,6 +95,7 @@ async fn sequences_in_one_pass_do_not_see_each_other() {
                     &answers[*sequence],
                     None,
                 )),
+                wanted: Wanted::default(),
             })
             .collect();
         let drawn = pipeline.pass(&passes).await;
@@ -128,6 +129,7 @@ async fn passes_in_flight_keep_their_order() {
             pages,
             adapter: None,
             sample: Some(SampleOrder::new(&spec, &[], None)),
+            wanted: Wanted::default(),
         }]);
     }
     for sequence in 0..40 {
@@ -170,6 +172,7 @@ async fn logprobs_are_those_of_the_logits() {
         run: 0,
         sample: Some(SampleOrder::new(&sampling(None), &[], None)),
         targets: tokens[1..].to_vec(),
+        target_logprobs: 2,
         logprobs: Some(2),
     };
     let draws = vec![draw];

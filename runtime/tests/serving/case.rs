@@ -1,7 +1,10 @@
 //! Receipts, and what the judge makes of them.
 
 use concord_kernels::Device;
-use concord_proto::serving::{AnswerVerdict, ClaimOrder, Finish, GenerationSpec, Receipt, Usage};
+use concord_proto::serving::{
+    AnswerVerdict, BatchedReceipt, ClaimOrder, Finish, GenerationSpec, GivenLogprobs, Receipt,
+    Usage,
+};
 use concord_proto::{Digest, Keypair, Signed};
 use concord_runtime::serving::judge::{AnswerCase, JudgedAdapter, judge};
 use concord_text::TextTokenizer;
@@ -23,6 +26,10 @@ pub fn spec(model: &ServedModel, asked: &Asked<'_>) -> GenerationSpec {
         sampling: asked.spec.clone(),
         max_tokens: asked.tokens as u32,
         stop_tokens: Vec::new(),
+        stop_texts: asked.stop_texts.clone(),
+        readings: Vec::new(),
+        logprobs: asked.logprobs,
+        prompt_logprobs: asked.prompt_logprobs,
     }
 }
 
@@ -62,6 +69,7 @@ pub fn receipt(
         model: "tiny".to_string(),
         spec: spec(model, asked),
         answer: answer.to_vec(),
+        logprobs: GivenLogprobs::default(),
         finish: Finish::Length,
         usage: Usage {
             prompt: asked.prompt.len() as u32,
@@ -85,13 +93,13 @@ pub fn verdict_with(
     receipt: &Receipt,
     adapter: Option<&JudgedAdapter>,
 ) -> AnswerVerdict {
-    let tokenizer = TextTokenizer::open(model.folder.dir()).unwrap();
+    let tokenizer = TextTokenizer::open(model.folder.dir()).unwrap().into();
     let case = AnswerCase {
-        receipt: &Signed::new(&key(), receipt),
+        receipt: &BatchedReceipt::alone(&key(), receipt),
         coordinator: Some(key().public()),
         config: model.folder.config().clone().into(),
         tensors: &model.folder,
-        tokenizer: Some(&tokenizer),
+        tokenizer: Some(tokenizer),
         adapter,
         device: &Device::cpu(1),
     };

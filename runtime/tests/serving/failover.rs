@@ -55,7 +55,7 @@ async fn a_worker_that_stands_by_takes_over() {
     let claims = claims(&model, &mut pipeline, &asked, &answer).await;
     let last: StageClaim = claims[1].open().unwrap();
     assert_eq!(
-        last.drawn.unwrap().0,
+        last.drawn.unwrap().earlier,
         7,
         "seven tokens were drawn by the one that left"
     );

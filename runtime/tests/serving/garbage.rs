@@ -113,6 +113,7 @@ async fn a_draw_that_makes_no_sense_harms_no_other() {
             pages: &pages[index],
             adapter: None,
             sample: Some(sample),
+            wanted: crate::pool::Wanted::default(),
         })
         .collect();
     pipeline.send(&steps);

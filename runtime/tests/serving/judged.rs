@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use concord_proto::serving::{
-    AnswerVerdict, AuditedAnswer, GrammarSpec, Receipt, SamplingSpec, StageClaim,
+    AnswerVerdict, AuditedAnswer, BatchedReceipt, GrammarSpec, Receipt, SamplingSpec, StageClaim,
 };
 use concord_proto::session::{ToCoordinator, ToWorker};
 use concord_proto::{Signed, canonical};
@@ -203,7 +203,7 @@ async fn workers_judge_what_the_store_has() {
     let receipt = honest(&model, &[3], &sampling(None)).await;
     let mut orders = Vec::new();
     for signer in [coordinator::key(), key()] {
-        let signed = Signed::new(&signer, &receipt);
+        let signed = BatchedReceipt::alone(&signer, &receipt);
         orders.push(model.blobs.put(canonical::encode(&signed)));
     }
     orders.push(model.blobs.put(b"nothing".to_vec()));

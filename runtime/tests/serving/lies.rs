@@ -61,6 +61,30 @@ async fn a_wrong_token_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_logprob_is_named() {
+    let Some(model) = served("tinystories-260k") else {
+        return;
+    };
+    let prompt = prompt(20, model.deployment.vocab);
+    let mut pool = Pool::start(&model, &[None, Some("wrong-logprob@2")]).await;
+    let mut pipeline = pool.serve(&pool.assignment(&model, &[2], 1)).await;
+    let mut asked = Asked::new(3, &prompt, &sampling(None));
+    asked.logprobs = Some(0);
+    let answer = pipeline.answer(&asked).await;
+    let claims = claims(&model, &mut pipeline, &asked, &answer).await;
+    let mut receipt = receipt(&model, &asked, &answer, claims);
+    receipt.logprobs = pipeline.given.clone();
+    let verdict = verdict(&model, &receipt);
+    let AnswerVerdict::WrongLogprob {
+        worker, position, ..
+    } = verdict
+    else {
+        panic!("{verdict:?}");
+    };
+    assert_eq!((worker, position), (pool.members[1].id, 22));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_sends_other_rows_than_it_claims_has_signed_both() {
     let Some(model) = served("tinystories-260k") else {
         return;

@@ -4,6 +4,7 @@ mod adapters;
 mod bits;
 mod case;
 mod coordinator;
+mod ends;
 mod failover;
 mod garbage;
 mod hop;

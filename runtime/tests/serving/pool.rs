@@ -6,8 +6,8 @@ use std::time::Duration;
 use concord_kernels::Device;
 use concord_proto::address::Address;
 use concord_proto::serving::{
-    ClaimOrder, Draw, DrawOrder, Drawn, FromStage, Pass, Passed, SampleOrder, SamplingSpec,
-    SequenceRun, StageAssignment, ToStage,
+    ClaimOrder, Draw, DrawOrder, Drawn, FromStage, GivenLogprobs, Pass, Passed, SampleOrder,
+    SamplingSpec, SequenceRun, StageAssignment, ToStage, TokenLogprob,
 };
 use concord_proto::session::ToWorker;
 use concord_proto::{Digest, Layers, Signed};
@@ -127,6 +127,7 @@ impl Pool {
             streams: streams.into_values().collect(),
             next: 0,
             passed: Vec::new(),
+            given: GivenLogprobs::default(),
         }
     }
 }
@@ -136,6 +137,17 @@ pub struct Pipeline {
     pub streams: Vec<OpenStream>,
     pub next: u64,
     pub passed: Vec<Passed>,
+    /// Logprobs of the answers so far.
+    pub given: GivenLogprobs,
+}
+
+/// The logprobs that are asked for.
+#[derive(Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    pub logprobs: Option<u8>,
+    /// Tokens to score.
+    pub targets: &'a [u32],
+    pub target_logprobs: u8,
 }
 
 /// What one sequence does in a pass.
@@ -147,6 +159,7 @@ pub struct Step<'a> {
     pub pages: &'a [u32],
     pub adapter: Option<Digest>,
     pub sample: Option<SampleOrder>,
+    pub wanted: Wanted<'a>,
 }
 
 /// Candidates after an answer so far.
@@ -165,6 +178,9 @@ pub struct Asked<'a> {
     pub allowed: Option<Allowed<'a>>,
     /// Positions that are in the pages already.
     pub cached: usize,
+    pub logprobs: Option<u8>,
+    pub prompt_logprobs: Option<u8>,
+    pub stop_texts: Vec<String>,
 }
 
 impl<'a> Asked<'a> {
@@ -179,6 +195,20 @@ impl<'a> Asked<'a> {
             chunk: 64,
             allowed: None,
             cached: 0,
+            logprobs: None,
+            prompt_logprobs: None,
+            stop_texts: Vec::new(),
+        }
+    }
+}
+
+impl Asked<'_> {
+    /// The tokens of the prompt that rows score.
+    fn targets(&self, first: usize, end: usize) -> &[u32] {
+        let to = (end + 1).min(self.prompt.len());
+        match self.prompt_logprobs {
+            Some(_) => &self.prompt[(first + 1).min(to)..to],
+            None => &[],
         }
     }
 }
@@ -210,11 +240,18 @@ impl Pipeline {
             adapter: step.adapter,
         };
         let draw = |(run, step): (usize, &Step<'_>)| {
-            Some(Draw {
+            let Wanted {
+                logprobs,
+                targets,
+                target_logprobs,
+            } = step.wanted;
+            let draws = step.sample.is_some() || !targets.is_empty();
+            draws.then(|| Draw {
                 run: run as u32,
-                sample: Some(step.sample.clone()?),
-                targets: Vec::new(),
-                logprobs: None,
+                sample: step.sample.clone(),
+                targets: targets.to_vec(),
+                target_logprobs,
+                logprobs,
             })
         };
         self.streams[0].send(&ToStage::Pass(Pass {
@@ -245,10 +282,12 @@ impl Pipeline {
     pub async fn pass(&mut self, steps: &[Step<'_>]) -> Vec<u32> {
         self.send(steps);
         let drawn = self.result().await;
-        drawn
-            .iter()
-            .filter_map(|drawn| Some(drawn.token.as_ref()?.token))
-            .collect()
+        let scored = drawn.iter().flat_map(|drawn| &drawn.scored);
+        self.given.prompt.extend(scored.cloned());
+        let tokens = drawn.iter().filter_map(|drawn| drawn.token.clone());
+        let tokens: Vec<TokenLogprob> = tokens.collect();
+        self.given.answer.extend(tokens.iter().cloned());
+        tokens.iter().map(|token| token.token).collect()
     }
 
     /// An answer, alone in the pipeline; the prompt goes in chunks.
@@ -274,6 +313,11 @@ impl Pipeline {
                 pages: &asked.pages[..end.div_ceil(128)],
                 adapter: asked.adapter,
                 sample: (end == all.len()).then(order),
+                wanted: Wanted {
+                    logprobs: asked.logprobs,
+                    targets: asked.targets(first, end),
+                    target_logprobs: asked.prompt_logprobs.unwrap_or(0),
+                },
             };
             let drawn = self.pass(&[step]).await;
             answer.extend(drawn);

@@ -109,7 +109,8 @@ impl StageModel {
                 scored(last, token, draw.logprobs)
             });
             let targets = draw.targets.iter().zip(&values);
-            let targets = targets.map(|(token, value)| scored(*value, *token, draw.logprobs));
+            let targets =
+                targets.map(|(token, value)| scored(*value, *token, Some(draw.target_logprobs)));
             drawn.push(Drawn {
                 run: index,
                 token,
@@ -158,7 +159,7 @@ pub fn alone(generation: &Generation, positions: u32) -> Alone {
             .last()
             .is_some_and(|t| spec.stop_tokens.contains(t));
         if ends {
-            result.finish = Some(Finish::Stop);
+            result.finish = Some(Finish::StopToken);
         } else if given >= spec.max_tokens || tokens.len() as u32 >= positions {
             result.finish = Some(Finish::Length);
         }
@@ -174,7 +175,7 @@ pub fn alone(generation: &Generation, positions: u32) -> Alone {
         }
         // The last token of a prompt is scored by the row before it.
         let is_scored = given == 0 && result.values.len() + 1 >= tokens.len();
-        if let Some(asked) = generation.prompt_logprobs.filter(|_| is_scored) {
+        if let Some(asked) = spec.prompt_logprobs.filter(|_| is_scored) {
             let pairs = tokens[1..].iter().zip(&result.values);
             let scores = pairs.map(|(token, value)| scored(*value, *token, Some(asked)));
             result.prompt = scores.collect();
@@ -191,7 +192,7 @@ pub fn alone(generation: &Generation, positions: u32) -> Alone {
         let order = SampleOrder::new(&spec.sampling, &result.answer, bits);
         let last = *result.values.last().expect("a prompt");
         let token = sample(last, &order);
-        result.tokens.push(scored(last, token, generation.logprobs));
+        result.tokens.push(scored(last, token, spec.logprobs));
         result.answer.push(token);
         tokens.push(token);
     }
@@ -218,9 +219,11 @@ pub fn generation(owner: u8, prompt: Vec<u32>, max_tokens: u32) -> Generation {
             },
             max_tokens,
             stop_tokens: Vec::new(),
+            stop_texts: Vec::new(),
+            readings: Vec::new(),
+            logprobs: None,
+            prompt_logprobs: None,
         },
-        logprobs: None,
-        prompt_logprobs: None,
         model: "test".to_string(),
         body: Digest::default(),
     }

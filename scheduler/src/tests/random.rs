@@ -55,8 +55,8 @@ prop_compose! {
             let at = spec.prompt.len() / 2;
             spec.prompt[at] = BREAKING;
         }
-        generation.logprobs = logprobs;
-        generation.prompt_logprobs = (scored < 2).then_some(scored);
+        spec.logprobs = logprobs;
+        spec.prompt_logprobs = (scored < 2).then_some(scored);
         generation
     }
 }

@@ -100,10 +100,8 @@ fn a_prompt_to_be_scored_and_another_adapter_reuse_nothing() {
     let mut world = World::new(settings(), 1, 64);
     world.submit(1, generation(1, prompt(0, 300), 5));
     world.drain();
-    let scored = Generation {
-        prompt_logprobs: Some(2),
-        ..generation(1, prompt(0, 300), 5)
-    };
+    let mut scored = generation(1, prompt(0, 300), 5);
+    scored.spec.prompt_logprobs = Some(2);
     world.submit(2, scored);
     let mut adapted = generation(1, prompt(0, 300), 5);
     adapted.spec.adapter = Some(concord_proto::Digest([3; 32]));
@@ -200,11 +198,9 @@ fn prompts_are_spread_over_the_stages() {
 #[test]
 fn a_result_that_does_not_fit_is_a_fault_and_changes_nothing() {
     let mut world = World::new(settings(), 1, 64);
-    let scored = Generation {
-        prompt_logprobs: Some(1),
-        logprobs: Some(1),
-        ..generation(1, prompt(0, 20), 5)
-    };
+    let mut scored = generation(1, prompt(0, 20), 5);
+    scored.spec.prompt_logprobs = Some(1);
+    scored.spec.logprobs = Some(1);
     world.submit(1, scored);
     let (pass, draws) = world.passes[0].clone();
     let (_, right) = world.stage.pass(&pass, &draws);
@@ -233,6 +229,42 @@ fn a_result_that_does_not_fit_is_a_fault_and_changes_nothing() {
         assert!(is_fault, "{result:?} gives {effects:?}");
     }
     world.drain();
+}
+
+/// Receipts have what was asked for: a stage that gives a logprob more has claimed another one.
+#[test]
+fn a_logprob_that_nobody_asked_for_is_a_fault() {
+    let mut world = World::new(settings(), 1, 64);
+    let mut scored = generation(1, prompt(0, 20), 5);
+    scored.spec.prompt_logprobs = Some(1);
+    world.submit(1, scored);
+    let (pass, draws) = world.passes[0].clone();
+    let asked = &draws.draws[0];
+    assert_eq!((asked.logprobs, asked.target_logprobs), (None, 1));
+    let (_, mut result) = world.stage.pass(&pass, &draws);
+    result.drawn[0].token.as_mut().expect("a token").logprob = (-0.5).into();
+    let effects = world.scheduler.apply(0, SchedulerEvent::Result(result));
+    let is_fault = matches!(effects[..], [crate::SchedulerEffect::Fault { .. }]);
+    assert!(is_fault, "{effects:?}");
+    world.drain();
+}
+
+#[test]
+fn a_spec_beyond_its_bounds_is_refused() {
+    let world = World::new(settings(), 1, 64);
+    let mut wide = generation(1, prompt(0, 20), 5);
+    assert_eq!(world.scheduler.refusal(&wide), None);
+    wide.spec.logprobs = Some(21);
+    let refused = world
+        .scheduler
+        .refusal(&wide)
+        .expect("too many")
+        .to_string();
+    assert!(refused.contains("top logprobs"), "{refused}");
+    wide.spec.logprobs = None;
+    wide.spec.stop_texts = vec![String::new()];
+    let refused = world.scheduler.refusal(&wide).expect("empty").to_string();
+    assert!(refused.contains("stop texts"), "{refused}");
 }
 
 #[test]
@@ -405,7 +437,7 @@ fn a_stop_truncates_and_a_grammar_without_a_token_fails() {
     }
     world.stop(1, 4);
     assert_eq!(world.seen[&1].answered.as_ref().map(Vec::len), Some(4));
-    assert_eq!(world.seen[&1].finished.map(|f| f.0), Some(Finish::Stop));
+    assert_eq!(world.seen[&1].finished.map(|f| f.0), Some(Finish::StopText));
     world.drain();
     let mut strict = generation(1, prompt(0, 20), 5);
     strict.spec.sampling.grammar = Some(concord_proto::serving::GrammarSpec::JsonObject);

@@ -224,7 +224,10 @@ impl World {
         self.stopped.insert(sequence, answer);
         self.apply(SchedulerEvent::Control {
             sequence,
-            control: Control::Stop { answer },
+            control: Control::Stop {
+                answer,
+                finish: Finish::StopText,
+            },
         });
     }
 

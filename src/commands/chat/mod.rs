@@ -5,6 +5,7 @@ mod conversation;
 mod local;
 mod prompt_input;
 mod remote;
+mod verify;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,16 +20,18 @@ use crate::support::device::DeviceArgs;
 use crate::support::kv_cache::KvCacheArgs;
 use crate::support::load_in::LoadInArgs;
 use crate::support::loaded_model::ModelArgs;
-use crate::support::output::Output;
+use crate::support::output::{Output, Unshown, printable};
 use command::ChatCommand;
 use conversation::{ChatSettings, Conversation};
 use prompt_input::PromptInput;
+use verify::{AnswerCheck, AnswerChecker, Standing};
 
 /// Options of `concord chat`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   concord chat --model path/to/model
   concord chat --server http://127.0.0.1:8000
+  concord chat --server http://127.0.0.1:8000 --verify path/to/model
   concord chat --server https://api.example.org --api-key \"$KEY\" --system 'You are brief.'
 
 In the conversation: /help lists what can be done. Ctrl-C stops an answer, Ctrl-D ends.")]
@@ -60,6 +63,13 @@ pub struct ChatArgs {
     /// The key for --server.
     #[arg(long, value_name = "KEY", requires = "server", env = "CONCORD_API_KEY")]
     api_key: Option<String>,
+    /// Compute each answer of --server, a `concord serve`, again with this model, and say what that
+    /// shows. Exit status: 1 if an answer was refuted, 2 if one could not be judged.
+    #[arg(long, value_name = "DIR", requires = "server")]
+    verify: Option<PathBuf>,
+    /// The adapter that answers, for --verify: a PEFT folder.
+    #[arg(long, value_name = "DIR", requires = "verify")]
+    verify_adapter: Option<PathBuf>,
     /// The system message: what the model is told before the conversation.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -91,6 +101,11 @@ trait Partner {
         settings: &ChatSettings,
         show: &mut dyn FnMut(&str) -> bool,
     ) -> anyhow::Result<ChatAnswer>;
+
+    /// Checks the answer that it has just given; `None` where nobody asked for that.
+    fn check(&mut self, _answer: &ChatAnswer) -> Option<AnswerCheck> {
+        None
+    }
 }
 
 /// An answer, and its numbers of tokens.
@@ -116,7 +131,15 @@ pub fn run(args: &ChatArgs, output: &Output) -> anyhow::Result<()> {
     let partner: Box<dyn Partner> = match (&args.server, &args.model) {
         (Some(url), _) => {
             let (name, key) = (args.ask_for.clone(), args.api_key.clone());
-            Box::new(remote::Api::connect(url, name, key)?)
+            let checker = match &args.verify {
+                None => None,
+                Some(model) => Some(AnswerChecker::open(
+                    model,
+                    args.verify_adapter.as_deref(),
+                    args.device.device(None)?,
+                )?),
+            };
+            Box::new(remote::Api::connect(url, name, key, checker)?)
         }
         (None, Some(model)) => {
             let model = ModelArgs {
@@ -138,6 +161,7 @@ pub fn run(args: &ChatArgs, output: &Output) -> anyhow::Result<()> {
         settings,
         output: *output,
         stop,
+        worst: None,
     };
     let mut input = PromptInput::open()?;
     if input.is_terminal() {
@@ -149,7 +173,14 @@ pub fn run(args: &ChatArgs, output: &Output) -> anyhow::Result<()> {
         }
     }
     input.keep();
-    Ok(())
+    match chat.worst {
+        Some(Standing::Refuted) => bail!("an answer of this conversation was refuted"),
+        Some(Standing::Unshown) => {
+            let words = "an answer of this conversation could not be judged".to_string();
+            Err(Unshown(words).into())
+        }
+        Some(Standing::Shown) | None => Ok(()),
+    }
 }
 
 /// Sets `stop` at each Ctrl-C, as long as the returned runtime lives.
@@ -172,6 +203,8 @@ struct Chat {
     settings: ChatSettings,
     output: Output,
     stop: Arc<AtomicBool>,
+    /// The worst that came of checking answers.
+    worst: Option<Standing>,
 }
 
 impl Chat {
@@ -234,6 +267,7 @@ impl Chat {
                         "seconds": seconds }),
                 );
                 self.conversation.seconds = seconds;
+                self.check(&answer);
             }
             Err(error) => {
                 self.output.error(&error);
@@ -243,6 +277,20 @@ impl Chat {
                 }
             }
         }
+    }
+}
+
+impl Chat {
+    /// Checks an answer, where that was asked for, and says what came of it.
+    fn check(&mut self, answer: &ChatAnswer) {
+        let Some(check) = self.partner.check(answer) else {
+            return;
+        };
+        if !self.output.is_json() {
+            eprintln!("{}", printable(&check.words()));
+        }
+        self.output.result("", &check.object());
+        self.worst = self.worst.max(Some(check.standing));
     }
 }
 

@@ -7,10 +7,13 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use super::conversation::{ChatSettings, Conversation};
+use super::verify::{AnswerCheck, AnswerChecker, AskedChat};
 use super::{ChatAnswer, Partner};
 
 /// The longest accepted line of a stream of events.
 const LINE_BYTES_MAX: u64 = 16 << 20;
+/// The longest accepted receipt: a message as hexadecimal digits, and its readable part.
+const RECEIPT_BYTES_MAX: u64 = 256 << 20;
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -19,6 +22,9 @@ pub(super) struct Api {
     url: String,
     model: String,
     key: Option<String>,
+    checker: Option<AnswerChecker>,
+    /// What was asked last.
+    asked: Option<AskedChat>,
 }
 
 impl Api {
@@ -27,6 +33,7 @@ impl Api {
         url: &str,
         model: Option<String>,
         key: Option<String>,
+        checker: Option<AnswerChecker>,
     ) -> anyhow::Result<Self> {
         let config = ureq::Agent::config_builder()
             .timeout_connect(Some(CONNECT))
@@ -40,6 +47,8 @@ impl Api {
                 .to_string(),
             model: String::new(),
             key,
+            checker,
+            asked: None,
         };
         let list: Value = {
             let path = format!("{}/v1/models", api.url);
@@ -117,7 +126,11 @@ impl Partner for Api {
             body["seed"] = json!(seed);
         }
         let path = format!("{}/v1/chat/completions", self.url);
-        let sent = self.with_key(self.agent.post(&path)).send_json(&body);
+        let bytes = serde_json::to_vec(&body)?;
+        self.asked = Some(AskedChat::new(&bytes, conversation.messages(), settings));
+        let request = self.with_key(self.agent.post(&path));
+        let request = request.header("Content-Type", "application/json");
+        let sent = request.send(&bytes[..]);
         let response = checked(sent.with_context(|| format!("no API at {}", self.url))?)?;
         let mut answer = ChatAnswer {
             text: String::new(),
@@ -146,10 +159,31 @@ impl Partner for Api {
                 return Ok(answer);
             }
             let chunk: Value = serde_json::from_str(data).context("the API sends no JSON")?;
+            if let Some(asked) = &mut self.asked {
+                asked.hear(&chunk);
+            }
             if !take(&chunk, &mut answer, show)? {
                 return Ok(answer);
             }
         }
+    }
+
+    fn check(&mut self, answer: &ChatAnswer) -> Option<AnswerCheck> {
+        let (checker, asked) = (self.checker.as_ref()?, self.asked.as_ref()?);
+        let receipt = asked.id().and_then(|id| self.receipt(id));
+        let checked = receipt.and_then(|receipt| checker.check(&receipt, asked, answer));
+        Some(checked.unwrap_or_else(|why| AnswerCheck::unshown(asked, &why)))
+    }
+}
+
+impl Api {
+    /// The receipt of an answer, as the API has it.
+    fn receipt(&self, id: &str) -> anyhow::Result<String> {
+        let path = format!("{}/v1/receipts/{id}", self.url);
+        let response = self.with_key(self.agent.get(&path)).call();
+        let mut response = checked(response.with_context(|| format!("no API at {}", self.url))?)?;
+        let body = response.body_mut().with_config().limit(RECEIPT_BYTES_MAX);
+        Ok(body.read_to_string()?)
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use concord_coordinator::serving::{ModelService, SubmitError};
 use concord_gateway::{EngineAnswer, InferenceEngine, Refused};
 use concord_models::config::DecoderConfig;
-use concord_proto::serving::{Generation, PoolView};
-use concord_proto::{Digest, Signed};
+use concord_proto::Digest;
+use concord_proto::serving::{BatchedReceipt, Generation, PoolView};
 use futures_util::future::BoxFuture;
 
 use crate::support::adapter_blobs::adapter_blobs;
@@ -73,7 +73,7 @@ impl InferenceEngine for PoolEngine {
         view
     }
 
-    fn receipts(&self, id: String) -> BoxFuture<'static, Result<Vec<Signed>, String>> {
+    fn receipts(&self, id: String) -> BoxFuture<'static, Result<Vec<BatchedReceipt>, String>> {
         let serving = self.serving.clone();
         Box::pin(async move {
             let found = serving.receipts(&id).await;

@@ -1,25 +1,21 @@
 //! Verifies the receipt of an answer: the answer is computed again on this machine, in one pass.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 use concord_gateway::receipt_file;
-use concord_models::weights::ModelFolder;
-use concord_proto::serving::{AdapterManifest, AnswerVerdict, Receipt, StageClaim};
-use concord_proto::{Digest, PublicKey, Signed};
-use concord_runtime::serving::judge::{AnswerCase, JudgedAdapter, judge};
-use concord_text::TextTokenizer;
+use concord_proto::PublicKey;
+use concord_proto::merkle::MerklePath;
+use concord_proto::serving::{AnswerVerdict, BatchedReceipt, Receipt, StageClaim};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::VerifyArgs;
 use super::verdict::Refuted;
-use crate::support::adapter_blobs::adapter_manifest;
-use crate::support::blobs::BlobSet;
 use crate::support::layers::ends;
-use crate::support::load_in;
 use crate::support::output::{Output, in_words};
+use crate::support::receipt_judge::ReceiptJudge;
+use crate::support::receipt_words::{self, refutation};
 
 /// Judges a receipt.
 ///
@@ -45,7 +41,7 @@ pub fn run(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
 }
 
 /// The receipts in a file: one, or the list of a request's choices.
-fn receipts(text: &str) -> anyhow::Result<Vec<Signed>> {
+fn receipts(text: &str) -> anyhow::Result<Vec<BatchedReceipt>> {
     let value: Value = serde_json::from_str(text).context("not valid JSON")?;
     match value["data"].as_array() {
         None => Ok(vec![receipt_file::from_json(text)?]),
@@ -57,30 +53,20 @@ fn receipts(text: &str) -> anyhow::Result<Vec<Signed>> {
     }
 }
 
-fn one(args: &VerifyArgs, signed: &Signed, output: &Output) -> anyhow::Result<()> {
-    let receipt: Receipt = signed.open()?;
+fn one(args: &VerifyArgs, signed: &BatchedReceipt, output: &Output) -> anyhow::Result<()> {
+    let receipt = signed.open()?;
     let Some(model) = &args.model else {
         bail!("give the model that answered: --model DIR");
     };
-    let path = crate::support::loaded_model::resolve(&model.to_string_lossy())?;
-    let folder = load_in::open(&path, args.load_in.format())?;
-    check_root(
-        "model",
-        BlobSet::default().model(&folder)?,
-        receipt.deployment.model,
+    if receipt.spec.adapter.is_some() && args.adapter.is_none() {
+        bail!("an adapter answered: give it with --adapter DIR");
+    }
+    let judge = ReceiptJudge::open(
+        model,
+        args.load_in.format(),
+        args.adapter.as_deref(),
+        args.device.device(None)?,
     )?;
-    let tokenizer = tokenizer(&folder, receipt.deployment.tokenizer)?;
-    let adapter = adapter(args, &receipt, &folder)?;
-    let device = args.device.device(None)?;
-    let case = AnswerCase {
-        receipt: signed,
-        coordinator: args.coordinator()?,
-        config: Arc::new(folder.config().clone()),
-        tensors: &folder,
-        tokenizer: Some(&tokenizer),
-        adapter: adapter.as_ref(),
-        device: &device,
-    };
     let bar = match output.is_json() {
         true => ProgressBar::hidden(),
         false => ProgressBar::new(0),
@@ -89,71 +75,44 @@ fn one(args: &VerifyArgs, signed: &Signed, output: &Output) -> anyhow::Result<()
         "{bar:30} {pos}/{len} layers and tokens",
     )?);
     let start = Instant::now();
-    let verdict = judge(&case, &mut |progress| {
+    let coordinator = args.coordinator()?;
+    let verdict = judge.judge(signed, coordinator, &mut |progress| {
         bar.set_length(u64::from(progress.layers_total + progress.drawn_total));
         bar.set_position(u64::from(progress.layers + progress.drawn));
     })?;
     bar.finish_and_clear();
-    told(
-        &receipt,
-        signed.signer,
-        &verdict,
-        start.elapsed().as_secs_f64(),
-        output,
-    )
-}
-
-/// Refuses files that are not those of the receipt.
-fn check_root(what: &str, found: Digest, named: Digest) -> anyhow::Result<()> {
-    if found != named {
-        bail!(
-            "the {what} is another one: the receipt names {}, this one is {}",
-            named.short(),
-            found.short()
-        );
-    }
-    Ok(())
-}
-
-fn tokenizer(folder: &ModelFolder, named: Digest) -> anyhow::Result<TextTokenizer> {
-    let bytes = folder.tokenizer_json()?;
-    check_root("tokenizer", BlobSet::default().bytes(bytes), named)?;
-    Ok(folder.tokenizer()?)
-}
-
-fn adapter(
-    args: &VerifyArgs,
-    receipt: &Receipt,
-    folder: &ModelFolder,
-) -> anyhow::Result<Option<JudgedAdapter>> {
-    let (named, given) = (receipt.spec.adapter, &args.adapter);
-    let (Some(named), Some(given)) = (named, given) else {
-        return match (named, given) {
-            (None, _) => Ok(None),
-            _ => bail!("an adapter answered: give it with --adapter DIR"),
-        };
+    let judged = JudgedReceipt {
+        receipt: &receipt,
+        signer: signed.signer(),
+        path: &signed.path,
+        is_coordinator_named: coordinator.is_some(),
+        seconds: start.elapsed().as_secs_f64(),
     };
-    let mut blobs = BlobSet::default();
-    let (manifest, tensors): (AdapterManifest, _) =
-        adapter_manifest(given, folder.config(), &mut blobs)?;
-    check_root("adapter", blobs.value(&manifest), named)?;
-    Ok(Some(JudgedAdapter::new(&manifest, tensors)?))
+    told(&judged, &verdict, output)
+}
+
+/// A receipt, and how it was judged.
+struct JudgedReceipt<'a> {
+    receipt: &'a Receipt,
+    signer: PublicKey,
+    /// From it to what was signed.
+    path: &'a MerklePath,
+    is_coordinator_named: bool,
+    seconds: f64,
 }
 
 /// Prints a verdict; one that is not good is an error.
 fn told(
-    receipt: &Receipt,
-    coordinator: PublicKey,
+    judged: &JudgedReceipt<'_>,
     verdict: &AnswerVerdict,
-    seconds: f64,
     output: &Output,
 ) -> anyhow::Result<()> {
-    let Some((culprit, reason)) = refutation(verdict, coordinator) else {
-        proven(receipt, coordinator, seconds, output);
+    let Some((culprit, reason)) = refutation(verdict, judged.signer) else {
+        proven(judged, output);
         return Ok(());
     };
     let object = json!({
-        "event": "refuted", "receipt": receipt.id, "reason": reason,
+        "event": "refuted", "receipt": judged.receipt.id, "reason": reason,
         "party": culprit.map(|party| party.to_string()),
         "inconclusive": matches!(verdict, AnswerVerdict::Inconclusive { .. }),
     });
@@ -164,7 +123,14 @@ fn told(
     }
 }
 
-fn proven(receipt: &Receipt, coordinator: PublicKey, seconds: f64, output: &Output) {
+fn proven(judged: &JudgedReceipt<'_>, output: &Output) {
+    let JudgedReceipt {
+        receipt,
+        signer: coordinator,
+        path,
+        is_coordinator_named,
+        seconds,
+    } = judged;
     let claims = receipt.claims.iter();
     let stages: Vec<(PublicKey, StageClaim)> = claims
         .filter_map(|claim| Some((claim.signer, claim.open().ok()?)))
@@ -188,6 +154,11 @@ fn proven(receipt: &Receipt, coordinator: PublicKey, seconds: f64, output: &Outp
         let worker = worker.short();
         lines.push(format!("stage       {worker} layers {layers}  {device}"));
     }
+    let given = &receipt.logprobs;
+    let shown = receipt_words::shown(receipt, path);
+    let not_shown = receipt_words::not_shown(receipt, *is_coordinator_named);
+    lines.extend(shown.iter().map(|words| format!("shown       {words}")));
+    lines.extend(not_shown.iter().map(|words| format!("not shown   {words}")));
     let stage = |(worker, claim): &(PublicKey, StageClaim)| {
         let layers = ends(claim.layers);
         json!({ "worker": worker.to_string(), "layers": layers })
@@ -197,50 +168,10 @@ fn proven(receipt: &Receipt, coordinator: PublicKey, seconds: f64, output: &Outp
         "coordinator": coordinator.to_string(), "answer_tokens": receipt.answer.len(),
         "key_values_bits": precision.key_values,
         "stages": stages.iter().map(stage).collect::<Vec<_>>(),
+        "batch": { "index": path.index, "count": path.count },
+        "finish": receipt_file::finish(receipt.finish),
+        "logprobs": { "prompt": given.prompt.len(), "answer": given.answer.len() },
+        "shown": shown, "not_shown": not_shown,
     });
     output.result(&lines.join("\n"), &object);
-}
-
-/// The party at fault, if it is one, and what does not hold; `None` where all holds.
-fn refutation(
-    verdict: &AnswerVerdict,
-    coordinator: PublicKey,
-) -> Option<(Option<PublicKey>, String)> {
-    Some(match verdict {
-        AnswerVerdict::Agrees => return None,
-        AnswerVerdict::WrongStage {
-            worker,
-            layers,
-            expected,
-            claimed,
-        } => {
-            let (claimed, expected) = (claimed.short(), expected.short());
-            let reason = format!(
-                "{worker} claims {claimed} as the output of layers {layers}, and it is {expected}"
-            );
-            (Some(*worker), reason)
-        }
-        AnswerVerdict::Gap { sender, receiver } => {
-            let reason = format!(
-                "{sender} and {receiver} claim different things about what passed between them"
-            );
-            (None, reason)
-        }
-        AnswerVerdict::WrongDraw {
-            worker,
-            index,
-            expected,
-            found,
-        } => {
-            let reason = format!(
-                "{worker} gave out {found} as token {index} of the answer, and it is {expected}"
-            );
-            (Some(*worker), reason)
-        }
-        AnswerVerdict::Altered { what } => {
-            let reason = format!("the coordinator {coordinator} signed what does not hold: {what}");
-            (Some(coordinator), reason)
-        }
-        AnswerVerdict::Inconclusive { why } => (None, format!("it cannot be judged: {why}")),
-    })
 }

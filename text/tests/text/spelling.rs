@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::{Arc, OnceLock};
 
-use concord_text::{TextStream, TextTokenizer};
+use concord_text::{AnswerText, TextStream, TextTokenizer, TokenReader};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -30,6 +30,11 @@ fn all_tokenizers() -> Vec<Arc<TextTokenizer>> {
         opened.chain([chat_tokenizer()]).map(Arc::new).collect()
     };
     ALL.get_or_init(open).clone()
+}
+
+fn text_after(tokenizer: &Arc<TextTokenizer>, prompt: &[u32], kept: &[u32]) -> TextStream {
+    let others = tokenizer.read_otherwise(kept, u32::MAX);
+    TextStream::new(TokenReader::new(tokenizer.clone(), others), prompt)
 }
 
 fn bytes(tokenizer: &TextTokenizer, ids: &[u32]) -> Vec<u8> {
@@ -85,11 +90,11 @@ fn decoders_of_other_families() {
     for (decoder, names, expected) in cases {
         let tokenizer = Arc::new(words(&names, decoder));
         assert_eq!(tokenizer.decode(&[0, 1, 2], true).unwrap(), expected);
-        let mut stream = TextStream::new(tokenizer.clone(), &[], false);
+        let mut stream = text_after(&tokenizer, &[], &[]);
         let text: String = [0, 1, 2].map(|id| stream.push(id)).concat();
         assert_eq!(text + &stream.finish(), expected);
         // After a prompt, nothing is removed from the front.
-        let mut behind = TextStream::new(tokenizer.clone(), &[1], false);
+        let mut behind = text_after(&tokenizer, &[1], &[]);
         let text: String = [0, 2].map(|id| behind.push(id)).concat();
         let whole = tokenizer.decode(&[1, 0, 2], true).unwrap();
         assert_eq!(tokenizer.decode(&[1], true).unwrap() + &text, whole);
@@ -102,10 +107,53 @@ fn special_tokens_are_kept_where_asked() {
     let tokenizer = Arc::new(tokenizer(&byte_level(&added, &[])));
     let ids = [0x41, 256, 257, 0x42];
     let text = |mut stream: TextStream| ids.map(|id| stream.push(id)).concat();
-    let new = |keep| TextStream::new(tokenizer.clone(), &[0x40], keep);
-    assert_eq!(text(new(false)), "AB");
-    assert_eq!(text(new(true)), "A<|end|>[TOOL_CALLS]B");
-    assert_eq!(text(new(false).keeping(&[257])), "A[TOOL_CALLS]B");
+    let new = |kept| text_after(&tokenizer, &[0x40], kept);
+    assert_eq!(text(new(&[])), "AB");
+    assert_eq!(text(new(&[256, 257])), "A<|end|>[TOOL_CALLS]B");
+    assert_eq!(text(new(&[257])), "A[TOOL_CALLS]B");
+    // A special token that is not hidden parts a stop text.
+    let ends = |kept: &[u32], stop: &str| {
+        let reader = TokenReader::new(tokenizer.clone(), tokenizer.read_otherwise(kept, 300));
+        let mut text = AnswerText::new(reader, &[0x40], vec![stop.to_string()]);
+        ids.map(|id| text.push(id).is_stopped)
+    };
+    assert_eq!(ends(&[], "AB"), [false, false, false, true]);
+    assert_eq!(ends(&[256], "AB"), [false; 4]);
+    assert_eq!(ends(&[], "A<|end|>"), [false, true, true, true]);
+}
+
+/// What the files beside `tokenizer.json` change is listed, and who has that file alone reads the
+/// same with the list.
+#[test]
+fn tokens_are_read_alike_without_the_other_files() {
+    let file = byte_level(&[("<|end|>", true), ("<think>", false)], &[]);
+    let config = json!({"added_tokens_decoder": {
+        "256": {"content": "<|end|>", "special": false},
+        "257": {"content": "<think>", "special": true},
+    }});
+    let bytes = |value: &serde_json::Value| value.to_string().into_bytes();
+    let open =
+        |config: Option<&[u8]>| Arc::new(TextTokenizer::from_bytes(&bytes(&file), config).unwrap());
+    let (alone, whole) = (open(None), open(Some(&bytes(&config))));
+    assert_eq!(alone.read_otherwise(&[], 300), []);
+    let others = whole.read_otherwise(&[], 300);
+    let listed: Vec<_> = others
+        .iter()
+        .map(|one| (one.token, one.is_hidden))
+        .collect();
+    assert_eq!(listed, [(256, false), (257, true)]);
+    assert_eq!(
+        whole.read_otherwise(&[], 257).len(),
+        1,
+        "below the vocabulary"
+    );
+    let text = |tokenizer: &Arc<TextTokenizer>| {
+        let reader = TokenReader::new(tokenizer.clone(), others.clone());
+        let mut stream = TextStream::new(reader, &[0x40]);
+        [0x41, 256, 257, 0x42].map(|id| stream.push(id)).concat()
+    };
+    assert_eq!(text(&whole), "A<|end|>B");
+    assert_eq!(text(&alone), text(&whole));
 }
 
 /// An added token is the text that it is matched by, though its letters could be bytes.
@@ -129,7 +177,7 @@ fn added_tokens_of_latin_letters() {
         assert_eq!(latin.token_bytes(id), name.as_bytes());
         assert_eq!(latin.token_text(id), *name);
         assert_eq!(latin.decode(&ids, true).unwrap(), text);
-        let mut stream = TextStream::new(latin.clone(), &[0x40], false);
+        let mut stream = text_after(&latin, &[0x40], &[]);
         let streamed: String = ids.iter().map(|id| stream.push(*id)).collect();
         assert_eq!(streamed + &stream.finish(), text);
         let mut stream = latin.stream();
@@ -148,7 +196,7 @@ fn added_tokens_of_latin_letters() {
 #[test]
 fn broken_characters_do_not_hold_up_what_follows() {
     let tokenizer = Arc::new(tokenizer(&byte_level(&[], &[])));
-    let mut stream = TextStream::new(tokenizer, &[], false);
+    let mut stream = text_after(&tokenizer, &[], &[]);
     // A character that lacks its end, a lone follower, a whole character.
     let ids = [0xF0, 0x9F, 0xA6, 0x41, 0xBF, 0x42, 0xC3, 0xA9, 0xE2];
     let pieces = ids.map(|id| stream.push(id));
@@ -198,7 +246,7 @@ proptest! {
             let shown = |ids: &[u32]| -> Vec<u32> {
                 ids.iter().copied().filter(|id| !tokenizer.is_special(*id)).collect()
             };
-            let mut stream = TextStream::new(tokenizer.clone(), &prompt, false);
+            let mut stream = text_after(&tokenizer, &prompt, &[]);
             let mut text = String::new();
             for id in &answer {
                 text += &stream.push(*id);

@@ -1,9 +1,10 @@
 //! Checks that everything signed about an answer fits together, without computing any of it again.
 
-use concord_proto::serving::{AnswerVerdict, Finish, Receipt, StageClaim};
-use concord_proto::{ARITHMETIC_VERSION, Edge, Layers, PublicKey, Signed, WorkerId};
+use concord_proto::serving::{AnswerVerdict, BatchedReceipt, Finish, Receipt, StageClaim};
+use concord_proto::{ARITHMETIC_VERSION, Digest, Edge, Layers, PublicKey, WorkerId};
 
 use super::claim::{AnswerRules, first_gap};
+use super::end::EndRules;
 
 /// The claim of a stage in a receipt, and whose it is.
 #[derive(Clone, Debug)]
@@ -31,12 +32,16 @@ impl CheckedReceipt {
     ///
     /// # Errors
     /// The verdict on a receipt that does not hold, or that this build cannot check.
-    pub fn open(signed: &Signed, coordinator: Option<PublicKey>) -> Result<Self, AnswerVerdict> {
-        let receipt: Receipt = signed
+    pub fn open(
+        batched: &BatchedReceipt,
+        coordinator: Option<PublicKey>,
+    ) -> Result<Self, AnswerVerdict> {
+        let receipt = batched
             .open()
             .map_err(|error| altered(format!("the receipt: {error}")))?;
-        if let Some(coordinator) = coordinator.filter(|key| *key != signed.signer) {
-            let (found, due) = (signed.signer.short(), coordinator.short());
+        let signer = batched.signer();
+        if let Some(coordinator) = coordinator.filter(|key| *key != signer) {
+            let (found, due) = (signer.short(), coordinator.short());
             let what = format!("the receipt is signed by {found}, not by the coordinator {due}");
             return Err(altered(what));
         }
@@ -46,7 +51,15 @@ impl CheckedReceipt {
             return Err(inconclusive(why));
         }
         check_answer(&receipt)?;
-        let rules = AnswerRules::new(&receipt.deployment, &receipt.spec, &receipt.answer);
+        let Receipt {
+            deployment,
+            spec,
+            answer,
+            logprobs,
+            ..
+        } = &receipt;
+        let rules = AnswerRules::new(deployment, spec, answer, logprobs);
+        rules.check_logprobs().map_err(altered)?;
         let claims = open_claims(&rules, &receipt)?;
         let named = claims.iter().map(|one| (one.worker, &one.claim));
         if let Some((sender, receiver)) = first_gap(named) {
@@ -114,7 +127,7 @@ fn inconclusive(why: impl Into<String>) -> AnswerVerdict {
     AnswerVerdict::Inconclusive { why }
 }
 
-/// Checks everything in the receipt but its claims.
+/// Checks everything in the receipt but its claims and logprobs.
 fn check_answer(receipt: &Receipt) -> Result<(), AnswerVerdict> {
     let Receipt {
         deployment,
@@ -125,11 +138,14 @@ fn check_answer(receipt: &Receipt) -> Result<(), AnswerVerdict> {
         ..
     } = receipt;
     let (prompt, count) = (spec.prompt.len() as u64, answer.len() as u64);
-    let positions = u64::from(deployment.positions);
     if spec.deployment != deployment.id() {
         return Err(altered("the spec is for another deployment"));
     }
-    if prompt == 0 || answer.is_empty() {
+    spec.check_bounds()
+        .map_err(|why| altered(format!("the spec: {why}")))?;
+    // A prompt that is only scored has no answer.
+    let is_scored = spec.max_tokens == 0 && spec.prompt_logprobs.is_some() && prompt > 1;
+    if prompt == 0 || answer.is_empty() && !is_scored {
         return Err(inconclusive("prompt or answer has no tokens"));
     }
     let mut all = spec.prompt.iter().chain(answer);
@@ -137,19 +153,24 @@ fn check_answer(receipt: &Receipt) -> Result<(), AnswerVerdict> {
         let vocab = deployment.vocab;
         return Err(altered(format!("token {token} of a vocabulary of {vocab}")));
     }
-    if count > u64::from(spec.max_tokens) || prompt + count - 1 > positions {
+    let positions = u64::from(deployment.positions);
+    if count > u64::from(spec.max_tokens) || prompt + count > positions + 1 {
         return Err(altered("the answer is longer than it may be"));
     }
-    let before_last = &answer[..answer.len() - 1];
-    if before_last
-        .iter()
-        .any(|token| spec.stop_tokens.contains(token))
-    {
+    let stops = |token: &u32| spec.stop_tokens.contains(token);
+    if answer.iter().rev().skip(1).any(stops) {
         return Err(altered("the answer goes on after a stop token"));
     }
-    let at_end = count == u64::from(spec.max_tokens) || prompt + count >= positions;
-    if *finish == Finish::Length && !at_end {
-        return Err(altered("the answer ends before its length is reached"));
+    let rules = EndRules {
+        spec,
+        answer,
+        positions: deployment.positions,
+    };
+    rules.check(*finish).map_err(altered)?;
+    if *finish == Finish::Cancelled && receipt.text != Digest::default() {
+        return Err(altered(
+            "it has the text that was sent, and not why it ended",
+        ));
     }
     if (u64::from(usage.prompt), u64::from(usage.answer)) != (prompt, count) {
         return Err(altered("the tokens in its usage are not those in it"));

@@ -36,7 +36,8 @@ fn printable(verdict: AnswerVerdict) -> AnswerVerdict {
         AnswerVerdict::Agrees
         | AnswerVerdict::WrongStage { .. }
         | AnswerVerdict::Gap { .. }
-        | AnswerVerdict::WrongDraw { .. } => verdict,
+        | AnswerVerdict::WrongDraw { .. }
+        | AnswerVerdict::WrongLogprob { .. } => verdict,
     }
 }
 

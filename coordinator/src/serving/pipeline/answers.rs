@@ -79,10 +79,8 @@ impl AnswersUnderWay {
         }
         let is_last = matches!(update, Update::Finished { .. } | Update::Failed { .. });
         let is_token = matches!(update, Update::Token(_));
-        if is_token {
-            answer.tokens += 1;
-            self.tokens += 1;
-        }
+        answer.note(&update);
+        self.tokens += u64::from(is_token);
         let is_gone = answer.updates.try_send(update).is_err();
         if is_last || is_gone {
             self.answers.remove(&sequence);

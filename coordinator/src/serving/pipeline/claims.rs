@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use concord_proto::serving::{ClaimOrder, Finish, Generation, Usage};
+use concord_proto::serving::{ClaimOrder, Finish, Generation, GivenLogprobs, Usage};
 use concord_proto::{Digest, Signed, WorkerId};
+use concord_verify::serving::EarlierHolder;
 
 use crate::serving::receipts::{ClaimedAnswer, HeldStage};
 use crate::serving::router::AnswerUnderWay;
@@ -26,7 +27,8 @@ pub(super) struct AwaitedClaims {
 struct Done {
     generation: Generation,
     finished: FinishedAnswer,
-    before: u32,
+    logprobs: GivenLogprobs,
+    before: EarlierHolder,
     since: Instant,
     /// Present once claims are ordered, until the receipt signer has them.
     claiming: Option<Claiming>,
@@ -103,9 +105,13 @@ pub(super) struct LateClaims {
 impl AwaitedClaims {
     /// An answer is complete.
     pub(super) fn add(&mut self, sequence: u64, answer: &AnswerUnderWay, finished: FinishedAnswer) {
+        // A stop text cuts off tokens that were given to a client who did not wait for them.
+        let mut logprobs = answer.given.clone();
+        logprobs.answer.truncate(finished.answer.len());
         let done = Done {
             generation: answer.generation.clone(),
             finished,
+            logprobs,
             before: answer.before,
             since: Instant::now(),
             claiming: None,
@@ -182,6 +188,7 @@ impl AwaitedClaims {
             epoch: claiming.epoch,
             generation: done.generation.clone(),
             answer: std::mem::take(&mut done.finished.answer),
+            logprobs: std::mem::take(&mut done.logprobs),
             finish: done.finished.finish,
             usage: done.finished.usage,
             before: done.before,

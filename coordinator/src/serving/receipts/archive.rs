@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use concord_proto::{Signed, WorkerId, canonical};
+use concord_proto::serving::BatchedReceipt;
+use concord_proto::{WorkerId, canonical};
 use tokio::sync::{mpsc, oneshot};
 
 use super::LostReceipts;
@@ -11,22 +12,19 @@ use crate::blobs::BlobStore;
 use crate::core::ServingEvent;
 use crate::store::{Store, StoreError};
 
-/// Receipts that may wait for the disk.
-const WAITING_MAX: usize = 8_192;
-
-/// Receipts in one transaction.
-const BATCH_MAX: usize = 256;
+/// Batches that may wait for the disk: while there is one, the signer gathers the next.
+const WAITING_MAX: usize = 1;
 
 /// How often receipts that the disk refuses are tried again.
 const TRIES_MAX: u32 = 30;
 
-/// Between two tries. Meanwhile others wait in the channel.
+/// Between two tries. Meanwhile others wait with the signer.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What the archive is asked for.
 pub(super) enum ArchiveRequest {
-    /// Write a receipt.
-    File(Box<FiledReceipt>),
+    /// Write receipts that were signed together, in one transaction.
+    File(Vec<FiledReceipt>),
     /// The end, once everything is written.
     Stop(oneshot::Sender<()>),
 }
@@ -34,7 +32,7 @@ pub(super) enum ArchiveRequest {
 /// A receipt to write.
 pub(super) struct FiledReceipt {
     pub(super) name: String,
-    pub(super) receipt: Signed,
+    pub(super) receipt: BatchedReceipt,
     /// Who signed its claims, where it is to be audited.
     pub(super) audit: Option<Vec<WorkerId>>,
 }
@@ -69,32 +67,26 @@ impl Archive {
     }
 
     async fn run(self, mut requests: mpsc::Receiver<ArchiveRequest>) {
-        let mut batch = Vec::new();
-        while requests.recv_many(&mut batch, BATCH_MAX).await > 0 {
-            let (mut filed, mut stop) = (Vec::new(), None);
-            for request in batch.drain(..) {
-                match request {
-                    ArchiveRequest::File(one) => filed.push(*one),
-                    ArchiveRequest::Stop(done) => stop = Some(done),
+        while let Some(request) = requests.recv().await {
+            match request {
+                ArchiveRequest::File(batch) => self.file(batch).await,
+                ArchiveRequest::Stop(done) => {
+                    // The caller that waits may open the same store again.
+                    drop(self);
+                    let _ = done.send(());
+                    return;
                 }
-            }
-            self.file(filed).await;
-            if let Some(done) = stop {
-                // The caller that waits may open the same store again.
-                drop(self);
-                let _ = done.send(());
-                return;
             }
         }
     }
 
-    async fn file(&self, filed: Vec<FiledReceipt>) {
-        let rows: Vec<(&str, Vec<u8>)> = filed
+    async fn file(&self, batch: Vec<FiledReceipt>) {
+        let rows: Vec<(&str, Vec<u8>)> = batch
             .iter()
             .map(|one| (one.name.as_str(), canonical::encode(&one.receipt)))
             .collect();
         self.writer.write(&rows).await;
-        for one in filed {
+        for one in batch {
             let Some(signers) = one.audit else {
                 continue;
             };
@@ -194,7 +186,8 @@ mod tests {
             pause: Duration::from_millis(20),
         };
         let key = concord_proto::Keypair::from_secret([1; 32]);
-        let receipt = canonical::encode(&Signed::new(&key, &7_u32));
+        let batch = BatchedReceipt::sign(&key, vec![vec![7]]);
+        let receipt = canonical::encode(&batch[0]);
         let rows = [("cmpl-a", receipt.clone()), ("cmpl-b", receipt)];
         meddle(folder.path(), "ALTER TABLE receipts RENAME TO away").await;
         writer.write(&rows).await;

@@ -19,7 +19,7 @@ use crate::store::Store;
 use archive::Archive;
 use receipt_signer::ReceiptSigner;
 
-pub(super) use receipt_signer::{ClaimedAnswer, HeldStage, SignerRequest};
+pub(super) use receipt_signer::{ClaimedAnswer, HeldStage, SentText, SignerRequest};
 
 /// Requests that may wait for the signer: the answers of some seconds.
 const REQUESTS_MAX: usize = 4_096;

@@ -1,16 +1,18 @@
-//! Claims are checked as they come, and what the answer was is signed.
+//! Claims are checked as they come, and what the answers were is signed: all that are ready while the
+//! disk is busy, at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use concord_proto::ledger::Offence;
+use concord_proto::limits::{CHUNK_BYTES, MESSAGE_BYTES_MAX};
 use concord_proto::serving::{
-    Deployment, DeploymentId, Finish, Generation, PassHeader, Receipt, ServedModel, StageClaim,
-    Usage, draw_seed, nonce_commitment,
+    BatchedReceipt, Deployment, DeploymentId, Finish, Generation, GenerationSpec, GivenLogprobs,
+    PassHeader, Receipt, ServedModel, StageClaim, Usage, draw_seed, nonce_commitment,
 };
-use concord_proto::{Digest, Domain, Layers, Signed, WorkerId};
-use concord_verify::serving::{AnswerRules, EdgeDispute, EdgeFault, first_gap};
+use concord_proto::{Digest, Domain, Layers, Signed, WorkerId, canonical};
+use concord_verify::serving::{AnswerRules, EarlierHolder, EdgeDispute, EdgeFault, first_gap};
 use tokio::sync::{mpsc, oneshot};
 
 use super::archive::{ArchiveRequest, FiledReceipt};
@@ -24,6 +26,15 @@ const TEXT_MAX: Duration = Duration::from_secs(2);
 /// How long a stage may take to send the headers that it received.
 const EVIDENCE_MAX: Duration = Duration::from_secs(5);
 
+/// Receipts that may wait to be signed, where the disk does not follow.
+const READY_MAX: usize = 8_192;
+
+/// Receipts that are signed at once.
+const BATCH_MAX: usize = 256;
+
+/// The longest receipt: with its path and signature it is a message.
+const RECEIPT_BYTES_MAX: usize = MESSAGE_BYTES_MAX - CHUNK_BYTES;
+
 /// Texts of answers whose claims are not there yet.
 const TEXTS_MAX: usize = 8_192;
 
@@ -31,8 +42,11 @@ const TEXTS_MAX: usize = 8_192;
 pub(in crate::serving) enum SignerRequest {
     /// An answer is done, and its stages have claimed what they will claim.
     Answered(Box<ClaimedAnswer>),
-    /// The client says what text was sent, or is gone.
-    Closed { sequence: u64, text: Option<Digest> },
+    /// The client says what was sent, or is gone.
+    Closed {
+        sequence: u64,
+        sent: Option<SentText>,
+    },
     /// The headers that a stage received, or nothing where the stage is gone.
     Evidence {
         sequence: u64,
@@ -42,6 +56,15 @@ pub(in crate::serving) enum SignerRequest {
     Stop(oneshot::Sender<()>),
 }
 
+/// What a client was sent, in its own words.
+#[derive(Clone, Copy)]
+pub(in crate::serving) struct SentText {
+    /// Under [`Domain::Text`].
+    pub(in crate::serving) text: Digest,
+    /// Why the answer ended.
+    pub(in crate::serving) finish: Finish,
+}
+
 /// An answer with the claims of its stages.
 pub(in crate::serving) struct ClaimedAnswer {
     pub(in crate::serving) sequence: u64,
@@ -49,10 +72,11 @@ pub(in crate::serving) struct ClaimedAnswer {
     pub(in crate::serving) epoch: u32,
     pub(in crate::serving) generation: Generation,
     pub(in crate::serving) answer: Vec<u32>,
+    pub(in crate::serving) logprobs: GivenLogprobs,
     pub(in crate::serving) finish: Finish,
     pub(in crate::serving) usage: Usage,
-    /// Tokens of the answer that earlier holders of the last stage drew.
-    pub(in crate::serving) before: u32,
+    /// What earlier holders of the last stage drew and scored.
+    pub(in crate::serving) before: EarlierHolder,
     /// The stages of the plan, in order.
     pub(in crate::serving) stages: Vec<HeldStage>,
     /// By stage.
@@ -80,6 +104,15 @@ struct Entry {
     is_doubtful: bool,
 }
 
+/// A receipt that is to be signed.
+struct ReadyReceipt {
+    name: String,
+    /// The canonical encoding of the [`Receipt`].
+    bytes: Vec<u8>,
+    /// Who signed its claims, where it is to be audited.
+    audit: Option<Vec<WorkerId>>,
+}
+
 /// The task that signs receipts.
 pub(super) struct ReceiptSigner {
     deployment: Deployment,
@@ -91,7 +124,8 @@ pub(super) struct ReceiptSigner {
     archive: mpsc::Sender<ArchiveRequest>,
     lost: LostReceipts,
     entries: BTreeMap<u64, Entry>,
-    texts: BTreeMap<u64, (Option<Digest>, Instant)>,
+    sent: BTreeMap<u64, (Option<SentText>, Instant)>,
+    ready: Vec<ReadyReceipt>,
 }
 
 impl ReceiptSigner {
@@ -115,7 +149,8 @@ impl ReceiptSigner {
             archive,
             lost,
             entries: BTreeMap::new(),
-            texts: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            ready: Vec::new(),
         }
     }
 
@@ -123,19 +158,28 @@ impl ReceiptSigner {
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<SignerRequest>) {
         let mut ticks = tokio::time::interval(TEXT_MAX / 8);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let archive = self.archive.clone();
         loop {
             tokio::select! {
+                // An idle disk takes one at once; a busy one as many as came meanwhile.
+                Ok(place) = archive.reserve(), if !self.ready.is_empty() => {
+                    place.send(ArchiveRequest::File(self.sign_batch()));
+                }
                 request = requests.recv() => match request {
                     Some(SignerRequest::Answered(answered)) => self.on_answered(answered).await,
-                    Some(SignerRequest::Closed { sequence, text }) => {
-                        self.note_text(sequence, text);
+                    Some(SignerRequest::Closed { sequence, sent }) => {
+                        self.note_sent(sequence, sent);
                         self.settle(sequence).await;
                     }
                     Some(SignerRequest::Evidence { sequence, headers }) => {
                         self.on_evidence(sequence, headers).await;
                     }
                     Some(SignerRequest::Stop(done)) => {
-                        self.sign_all().await;
+                        self.settle_all().await;
+                        while !self.ready.is_empty() {
+                            let batch = ArchiveRequest::File(self.sign_batch());
+                            let _ = self.archive.send(batch).await;
+                        }
                         let _ = self.archive.send(ArchiveRequest::Stop(done)).await;
                         return;
                     }
@@ -149,17 +193,17 @@ impl ReceiptSigner {
     /// Holds the digest of a text until the claims are there. Nothing is held of a client that is
     /// gone before that. Where there are too many, the oldest goes, so that no client can keep out
     /// the texts of others.
-    fn note_text(&mut self, sequence: u64, text: Option<Digest>) {
-        if text.is_none() && !self.entries.contains_key(&sequence) {
+    fn note_sent(&mut self, sequence: u64, sent: Option<SentText>) {
+        if sent.is_none() && !self.entries.contains_key(&sequence) {
             return;
         }
-        if self.texts.len() >= TEXTS_MAX {
-            let oldest = self.texts.iter().min_by_key(|(_, (_, since))| *since);
+        if self.sent.len() >= TEXTS_MAX {
+            let oldest = self.sent.iter().min_by_key(|(_, (_, since))| *since);
             if let Some(oldest) = oldest.map(|(sequence, _)| *sequence) {
-                self.texts.remove(&oldest);
+                self.sent.remove(&oldest);
             }
         }
-        self.texts.insert(sequence, (text, Instant::now()));
+        self.sent.insert(sequence, (sent, Instant::now()));
     }
 
     async fn on_answered(&mut self, mut answered: Box<ClaimedAnswer>) {
@@ -196,7 +240,8 @@ impl ReceiptSigner {
     /// that signed them are distrusted.
     async fn check_claims(&self, answered: &mut ClaimedAnswer) -> Vec<Option<StageClaim>> {
         let spec = &answered.generation.spec;
-        let rules = AnswerRules::new(&self.deployment, spec, &answered.answer);
+        let (answer, logprobs) = (&answered.answer, &answered.logprobs);
+        let rules = AnswerRules::new(&self.deployment, spec, answer, logprobs);
         let (mut claims, mut faults) = (Vec::new(), Vec::new());
         for (stage, signed) in answered.claims.iter().enumerate() {
             let HeldStage { worker, layers } = answered.stages[stage];
@@ -307,16 +352,16 @@ impl ReceiptSigner {
         let late: Vec<u64> = late.map(|(sequence, _)| *sequence).collect();
         for sequence in late {
             self.on_evidence(sequence, None).await;
-            self.texts.entry(sequence).or_insert((None, now));
+            self.sent.entry(sequence).or_insert((None, now));
             self.settle(sequence).await;
         }
         let is_fresh = |since: Instant| now.duration_since(since) < 15 * TEXT_MAX;
-        self.texts.retain(|_, (_, since)| is_fresh(*since));
+        self.sent.retain(|_, (_, since)| is_fresh(*since));
     }
 
-    async fn sign_all(&mut self) {
+    async fn settle_all(&mut self) {
         for sequence in self.entries.keys().copied().collect::<Vec<_>>() {
-            self.texts.entry(sequence).or_insert((None, Instant::now()));
+            self.sent.entry(sequence).or_insert((None, Instant::now()));
             if let Some(entry) = self.entries.get_mut(&sequence) {
                 entry.disputed = None;
             }
@@ -324,13 +369,13 @@ impl ReceiptSigner {
         }
     }
 
-    /// Signs the receipt of an answer, unless something is still waited for.
+    /// Writes the receipt of an answer, unless something is still waited for.
     async fn settle(&mut self, sequence: u64) {
         let waits = |entry: &Entry| entry.disputed.is_some();
         if self.entries.get(&sequence).is_none_or(waits) {
             return;
         }
-        let Some((text, _)) = self.texts.remove(&sequence) else {
+        let Some((sent, _)) = self.sent.remove(&sequence) else {
             return;
         };
         let Some(entry) = self.entries.remove(&sequence) else {
@@ -339,6 +384,7 @@ impl ReceiptSigner {
         let ClaimedAnswer {
             generation,
             answer,
+            logprobs,
             finish,
             usage,
             claims,
@@ -350,35 +396,77 @@ impl ReceiptSigner {
             id: generation.id,
             deployment: self.deployment.clone(),
             model: generation.model,
+            finish: finished(&generation.spec, finish, sent),
             spec: generation.spec,
             answer,
-            finish,
+            logprobs,
             usage,
             body: generation.body,
-            text: text.unwrap_or_default(),
+            text: sent.map_or_else(Digest::default, |sent| sent.text),
             claims,
             issued: since.map_or(0, |since| since.as_secs()),
         };
         let signers = receipt.claims.iter().map(|claim| claim.signer).collect();
-        let signed = Signed::new(&self.secrets.key, &receipt);
-        let is_drawn = entry.is_doubtful || self.draws(&signed);
-        let filed = FiledReceipt {
-            name: receipt.id,
-            receipt: signed,
-            audit: is_drawn.then_some(signers),
-        };
-        let filed = ArchiveRequest::File(Box::new(filed));
-        if self.archive.try_send(filed).is_err() {
+        let encoded = canonical::encode(&receipt);
+        if encoded.len() > RECEIPT_BYTES_MAX {
+            let (name, bytes) = (receipt.id, encoded.len());
+            tracing::error!(
+                name,
+                bytes,
+                "a receipt is too long to be read again: it is lost"
+            );
+            self.lost.add(1);
+            return;
+        }
+        if self.ready.len() >= READY_MAX {
             tracing::error!("the disk does not follow: a receipt is lost");
             self.lost.add(1);
+            return;
         }
+        let is_drawn = entry.is_doubtful || self.draws(&encoded);
+        self.ready.push(ReadyReceipt {
+            name: receipt.id,
+            bytes: encoded,
+            audit: is_drawn.then_some(signers),
+        });
+    }
+
+    /// Signs the oldest receipts that are ready, under one signature.
+    fn sign_batch(&mut self) -> Vec<FiledReceipt> {
+        let count = self.ready.len().min(BATCH_MAX);
+        let mut bytes = Vec::with_capacity(count);
+        let mut named = Vec::with_capacity(count);
+        for ready in self.ready.drain(..count) {
+            bytes.push(ready.bytes);
+            named.push((ready.name, ready.audit));
+        }
+        let signed = BatchedReceipt::sign(&self.secrets.key, bytes).into_iter();
+        let filed = named.into_iter().zip(signed);
+        filed
+            .map(|((name, audit), receipt)| FiledReceipt {
+                name,
+                receipt,
+                audit,
+            })
+            .collect()
     }
 
     /// Whether an answer is audited. Nobody can foresee it; everybody who has the nonce can check
     /// it.
-    fn draws(&self, receipt: &Signed) -> bool {
-        let digest = Digest::of(Domain::Claim, &receipt.body);
+    fn draws(&self, receipt: &[u8]) -> bool {
+        let digest = Digest::of(Domain::Claim, receipt);
         let [a, b, c, d, ..] = draw_seed(&self.secrets.nonce, &[digest]).0;
         u64::from(u32::from_le_bytes([a, b, c, d])) < self.audit_rate
+    }
+}
+
+/// Why an answer ended, for its receipt. The scheduler knows of no stop text but those that it was
+/// told: where the client has not read to the end, one may have come before.
+fn finished(spec: &GenerationSpec, scheduled: Finish, sent: Option<SentText>) -> Finish {
+    let was_told = matches!(scheduled, Finish::StopText | Finish::Grammar);
+    match sent {
+        Some(sent) => sent.finish,
+        None if was_told || spec.stop_texts.is_empty() => scheduled,
+        None => Finish::Cancelled,
     }
 }

@@ -24,14 +24,16 @@ fn generation(first: u32) -> Generation {
         },
         max_tokens: 2,
         stop_tokens: Vec::new(),
+        stop_texts: Vec::new(),
+        readings: Vec::new(),
+        logprobs: None,
+        prompt_logprobs: None,
     };
     Generation {
         id: "cmpl-1".to_string(),
         model: "made-up".to_string(),
         owner: Digest([2; 32]),
         spec,
-        logprobs: None,
-        prompt_logprobs: None,
         body: Digest([3; 32]),
     }
 }

@@ -114,14 +114,16 @@ pub fn generation(serving: &ModelService, number: u32, max_tokens: u32) -> Gener
         },
         max_tokens,
         stop_tokens: vec![7],
+        stop_texts: Vec::new(),
+        readings: Vec::new(),
+        logprobs: None,
+        prompt_logprobs: None,
     };
     Generation {
         id: format!("answer-{number}"),
         model: "made-up".to_string(),
         owner: Digest([(number % 3) as u8; 32]),
         spec,
-        logprobs: None,
-        prompt_logprobs: None,
         body: Digest::of(Domain::Text, b"body"),
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use concord_proto::serving::{
-    ClaimOrder, DeploymentId, PAGE_TOKENS, Pass, PassHeader, SequenceRun, StageAssignment,
-    StageClaim, tokens_digest,
+    ClaimOrder, ClaimedDraws, DeploymentId, PAGE_TOKENS, Pass, PassHeader, SequenceRun,
+    StageAssignment, StageClaim, TokenLogprob, tokens_digest,
 };
 use concord_proto::{ARITHMETIC_VERSION, Digest, Domain, Keypair, Origin, Signed, merkle};
 
@@ -15,6 +15,25 @@ pub fn draw(tokens: &[u32], seed: u64) -> u32 {
     let digest = Digest::of_value(Domain::Draw, &(tokens, seed));
     let [a, b, c, d, ..] = digest.0;
     u32::from_le_bytes([a, b, c, d]) % VOCAB
+}
+
+/// A token with made-up logprobs, as many as are asked for.
+pub fn scored(token: u32, asked: Option<u8>) -> TokenLogprob {
+    let Some(asked) = asked else {
+        return TokenLogprob::unasked(token);
+    };
+    let logprob = |token: u32| (-0.125 * (1 + token % 40) as f32).into();
+    TokenLogprob {
+        token,
+        logprob: logprob(token),
+        top: (0..u32::from(asked)).map(|id| (id, logprob(id))).collect(),
+    }
+}
+
+/// The Merkle root that a last stage claims.
+pub fn claimed(tokens: &[TokenLogprob]) -> Digest {
+    let digests: Vec<Digest> = tokens.iter().map(TokenLogprob::digest).collect();
+    merkle::root(&digests)
 }
 
 /// How a worker lies.
@@ -30,6 +49,8 @@ pub enum Lie {
     NoToken,
     /// It draws another token than the rows give; once in so many.
     OtherToken,
+    /// It claims another logprob than it has given.
+    OtherLogprob,
     /// It says what cannot be read.
     Garbage,
     /// It does not answer passes.
@@ -54,7 +75,8 @@ pub struct Stage {
     pub lie: Lie,
     pages: BTreeMap<u32, Vec<u32>>,
     received: Vec<PassHeader>,
-    drawn: BTreeMap<u64, Vec<(u32, u32)>>,
+    drawn: BTreeMap<u64, BTreeMap<u32, TokenLogprob>>,
+    scored: BTreeMap<u64, BTreeMap<u32, TokenLogprob>>,
 }
 
 impl Stage {
@@ -67,6 +89,7 @@ impl Stage {
             pages: BTreeMap::new(),
             received: Vec::new(),
             drawn: BTreeMap::new(),
+            scored: BTreeMap::new(),
         }
     }
 
@@ -104,11 +127,14 @@ impl Stage {
         (0..end).map(token).collect()
     }
 
-    pub fn note_drawn(&mut self, run: &SequenceRun, token: u32) {
-        let at = run.first + run.count;
+    pub fn note_drawn(&mut self, run: &SequenceRun, token: &TokenLogprob) {
         let drawn = self.drawn.entry(run.sequence).or_default();
-        drawn.retain(|(position, _)| *position != at);
-        drawn.push((at, token));
+        drawn.insert(run.first + run.count, token.clone());
+    }
+
+    pub fn note_scored(&mut self, run: &SequenceRun, tokens: &[TokenLogprob]) {
+        let scored = self.scored.entry(run.sequence).or_default();
+        scored.extend((run.first + 1..).zip(tokens.iter().cloned()));
     }
 
     /// The digests of the rows between stage `edge` and the next one.
@@ -168,13 +194,7 @@ impl Stage {
             Lie::ReceivedOther => input = Digest([9; 32]),
             _ => {}
         }
-        let drawn = self.is_last().then(|| {
-            let mut drawn = self.drawn.get(&order.sequence).cloned().unwrap_or_default();
-            drawn.sort_unstable();
-            let first = drawn.first().map_or(order.prompt, |(at, _)| *at);
-            let own: Vec<u32> = drawn.into_iter().map(|(_, token)| token).collect();
-            (first - order.prompt, tokens_digest(&own))
-        });
+        let drawn = self.is_last().then(|| self.draws(order));
         let claim = StageClaim {
             deployment: self.deployment,
             spec: order.spec,
@@ -187,5 +207,22 @@ impl Stage {
             device: "made-up".to_string(),
         };
         Signed::new(&self.key, &claim)
+    }
+
+    fn draws(&self, order: &ClaimOrder) -> ClaimedDraws {
+        let drawn = self.drawn.get(&order.sequence).cloned().unwrap_or_default();
+        let first = drawn.keys().next().copied().unwrap_or(order.prompt);
+        let mut own: Vec<TokenLogprob> = drawn.into_values().collect();
+        if self.lie == Lie::OtherLogprob {
+            own[0].logprob.0 ^= 1;
+        }
+        let scored = self.scored.get(&order.sequence);
+        let scored = scored.map(|all| all.values().cloned().collect::<Vec<_>>());
+        let scored = scored.filter(|all| all.len() + 1 == order.prompt as usize);
+        ClaimedDraws {
+            earlier: first - order.prompt,
+            tokens: claimed(&own),
+            scored: scored.as_deref().map(claimed),
+        }
     }
 }

@@ -20,7 +20,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::stage::{Frame, Lie, Stage, draw};
+use super::stage::{Frame, Lie, Stage, draw, scored};
 
 type Ends = (mpsc::Sender<Frame>, Option<mpsc::Receiver<Frame>>);
 
@@ -376,19 +376,18 @@ impl StageStream {
                     if self.stage.lie == Lie::NoToken && self.results > 20 {
                         token = u32::MAX;
                     }
-                    self.stage.note_drawn(run, token);
-                    let logprob = 0.0.into();
-                    let top = Vec::new();
-                    TokenLogprob {
-                        token,
-                        logprob,
-                        top,
-                    }
+                    let token = scored(token, draw_order.logprobs);
+                    self.stage.note_drawn(run, &token);
+                    token
                 });
+                let asked = Some(draw_order.target_logprobs);
+                let targets = draw_order.targets.iter();
+                let targets: Vec<TokenLogprob> = targets.map(|id| scored(*id, asked)).collect();
+                self.stage.note_scored(run, &targets);
                 drawn.push(Drawn {
                     run: draw_order.run,
                     token,
-                    scored: Vec::new(),
+                    scored: targets,
                 });
             }
             let pass = number;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use concord_kernels::Device;
-use concord_proto::serving::{AnswerVerdict, Receipt};
-use concord_proto::{Digest, Layers, PublicKey, Signed, canonical};
+use concord_proto::serving::{AnswerVerdict, BatchedReceipt};
+use concord_proto::{Digest, Layers, PublicKey, canonical};
 use concord_text::TextTokenizer;
 
 use super::{AnswerCase, JudgedAdapter, judge_on};
@@ -17,8 +17,11 @@ use crate::stage_cache::StageCache;
 /// Fetches a signed receipt.
 ///
 /// # Errors
-/// [`RuntimeError`] where it is unavailable, or is no signed message.
-pub(crate) async fn fetch_receipt(blobs: &Blobs, digest: Digest) -> Result<Signed, RuntimeError> {
+/// [`RuntimeError`] where it is unavailable, or is none.
+pub(crate) async fn fetch_receipt(
+    blobs: &Blobs,
+    digest: Digest,
+) -> Result<BatchedReceipt, RuntimeError> {
     let bytes = blobs.get_once(digest).await?;
     canonical::decode(&bytes).map_err(|error| RuntimeError::BadBlob {
         digest,
@@ -35,12 +38,12 @@ pub(crate) async fn audit(
     blobs: &Blobs,
     device: &Device,
     stages: Arc<StageCache>,
-    signed: Signed,
+    batched: BatchedReceipt,
     coordinator: PublicKey,
 ) -> Result<AnswerVerdict, RuntimeError> {
     // What is no receipt names no model: the verdict is that it was altered.
     let altered = |what: String| Ok(AnswerVerdict::Altered { what });
-    let receipt: Receipt = match signed.open() {
+    let receipt = match batched.open() {
         Ok(receipt) => receipt,
         Err(error) => return altered(error.to_string()),
     };
@@ -55,18 +58,15 @@ pub(crate) async fn audit(
             Some(JudgedAdapter { lora, tensors })
         }
     };
-    let tokenizer = match receipt.spec.sampling.grammar {
-        None => None,
-        Some(_) => Some(tokenizer(&blobs.get(deployment.tokenizer).await?)?),
-    };
+    let tokenizer = tokenizer(&blobs.get(deployment.tokenizer).await?)?;
     let device = device.clone();
     on_a_thread(move || {
         let case = AnswerCase {
-            receipt: &signed,
+            receipt: &batched,
             coordinator: Some(coordinator),
             config,
             tensors: &tensors,
-            tokenizer: tokenizer.as_ref(),
+            tokenizer: Some(tokenizer),
             adapter: adapter.as_ref(),
             device: &device,
         };
@@ -75,7 +75,9 @@ pub(crate) async fn audit(
     .await?
 }
 
-fn tokenizer(bytes: &Arc<Vec<u8>>) -> Result<TextTokenizer, RuntimeError> {
+fn tokenizer(bytes: &Arc<Vec<u8>>) -> Result<Arc<TextTokenizer>, RuntimeError> {
     let tokenizer = TextTokenizer::from_bytes(bytes, None);
-    tokenizer.map_err(|error| RuntimeError::Unsupported(error.to_string()))
+    tokenizer
+        .map(Arc::new)
+        .map_err(|error| RuntimeError::Unsupported(error.to_string()))
 }

@@ -2,11 +2,13 @@
 //! of the receipt, the model and the arithmetic: everybody who asks gets the same verdict.
 //!
 //! Cheap checks come first: signatures, then whether what was signed fits together, then one
-//! prefill over prompt and answer that computes every stage's output again, then every draw.
+//! prefill over prompt and answer that computes every stage's output again, then every draw with
+//! its logprobs, then why the answer ended.
 
 mod audit;
 mod compute;
 mod draws;
+mod end;
 mod lender;
 
 use std::collections::BTreeMap;
@@ -16,8 +18,8 @@ use concord_kernels::{Device, KernelError, Tensor};
 use concord_models::ModelError;
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::{LoraSpec, TensorSource};
-use concord_proto::serving::{AdapterManifest, AnswerVerdict};
-use concord_proto::{PublicKey, Signed};
+use concord_proto::PublicKey;
+use concord_proto::serving::{AdapterManifest, AnswerVerdict, BatchedReceipt};
 use concord_text::TextTokenizer;
 use concord_verify::serving::CheckedReceipt;
 
@@ -30,16 +32,16 @@ pub(crate) use audit::{audit, fetch_receipt};
 /// What an answer is judged by. Model, tokenizer and adapter are those that the receipt names: the
 /// caller makes sure of it.
 pub struct AnswerCase<'a> {
-    /// A signed [`concord_proto::serving::Receipt`].
-    pub receipt: &'a Signed,
+    /// What was signed about the answer.
+    pub receipt: &'a BatchedReceipt,
     /// Who should have signed it; with none, any signer is accepted.
     pub coordinator: Option<PublicKey>,
     /// The model.
     pub config: Arc<DecoderConfig>,
     /// Its tensors.
     pub tensors: &'a dyn TensorSource,
-    /// Its tokenizer: answers under a grammar cannot be judged without.
-    pub tokenizer: Option<&'a TextTokenizer>,
+    /// Its tokenizer: answers under a grammar, or whose text is signed, cannot be judged without.
+    pub tokenizer: Option<Arc<TextTokenizer>>,
     /// The adapter, where the receipt names one.
     pub adapter: Option<&'a JudgedAdapter>,
     /// Where to compute.
@@ -112,7 +114,11 @@ fn look(
     checked.check_model(case.config.layers, case.config.vocab)?;
     let lender = Lender::new(case, &checked, stages);
     let computed = compute::compute(case, &checked, &lender, progress)?;
-    let drawn = draws::check(case, &checked, &computed, progress);
+    let orders = draws::orders(case, &checked);
+    let drawn = orders.and_then(|orders| {
+        draws::check(case, &checked, &computed, &orders, progress)?;
+        end::check(case, &checked, &orders)
+    });
     lender.give_back(computed.layers, computed.last);
     drawn?;
     match checked.missing() {

@@ -1,5 +1,6 @@
 //! The tokens of a pass: the logits of the rows that are wanted, and a draw from each.
 
+use concord_kernels::ops::Logprobs;
 use concord_kernels::ops::sample::{Candidates, RowSample, Sampling};
 use concord_kernels::{Device, KernelError, Tensor};
 use concord_models::decoder::Stage;
@@ -30,6 +31,8 @@ struct Wanted {
     row: usize,
     /// The token to score; with none, one is drawn.
     target: Option<u32>,
+    /// How many alternatives are reported beside it; with none, no logprob.
+    logprobs: Option<u8>,
 }
 
 /// A bias, as the kernels take it.
@@ -108,6 +111,7 @@ fn wanted(
                     draw: index,
                     row,
                     target: Some(*target),
+                    logprobs: Some(draw.target_logprobs),
                 });
             }
             if draw.sample.is_some() {
@@ -115,6 +119,7 @@ fn wanted(
                     draw: index,
                     row: range.end - 1,
                     target: None,
+                    logprobs: draw.logprobs,
                 });
             }
         }
@@ -190,6 +195,16 @@ pub(crate) fn logits(
     }
 }
 
+/// A token with the logprobs that the kernels give.
+pub(crate) fn with_logprobs(token: u32, scored: Logprobs) -> TokenLogprob {
+    let top = scored.top.into_iter();
+    TokenLogprob {
+        token,
+        logprob: scored.target.into(),
+        top: top.map(|(token, value)| (token, value.into())).collect(),
+    }
+}
+
 struct Drawer<'a> {
     stage: &'a Stage,
     computed: &'a mut ComputedPass,
@@ -261,26 +276,15 @@ impl Drawer<'_> {
             .iter()
             .zip(&tokens)
             .enumerate()
-            .filter_map(|(row, (wanted, token))| {
-                let top = draws[wanted.draw].logprobs?;
-                Some((row, *token, top))
-            })
+            .filter_map(|(row, (wanted, token))| Some((row, *token, wanted.logprobs?)))
             .collect();
         let mut logprobs = device.logprobs(logits, &scored)?.into_iter();
         for (index, (wanted, token)) in wanted.iter().zip(tokens).enumerate() {
-            let mut found = TokenLogprob {
-                token,
-                logprob: 0.0.into(),
-                top: Vec::new(),
-            };
-            if draws[wanted.draw].logprobs.is_some()
-                && let Some(scored) = logprobs.next()
-            {
-                let top = scored.top.into_iter();
-                found.logprob = scored.target.into();
-                found.top = top.map(|(token, value)| (token, value.into())).collect();
-            }
-            self.tokens[start + index] = Some(found);
+            let scored = wanted.logprobs.and_then(|_| logprobs.next());
+            self.tokens[start + index] = Some(scored.map_or_else(
+                || TokenLogprob::unasked(token),
+                |scored| with_logprobs(token, scored),
+            ));
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ mod rows;
 
 pub(crate) use binding::StageBinding;
 pub(crate) use bound::BoundStage;
-pub(crate) use draw::{drawable, logits, sampling};
+pub(crate) use draw::{drawable, logits, sampling, with_logprobs};
 pub(crate) use engine::{ServingEngine, StageEvent, StageEventKind};
 pub(crate) use load::{
     ServedStage, ServedStages, StageLoader, adapter_tensors, fetch_model, on_a_thread,

@@ -122,8 +122,10 @@ impl ServingStage {
             let run = &computed.runs[drawn.run as usize];
             if let Some(token) = &drawn.token {
                 let position = run.first + run.count;
-                self.log.draw(run.sequence, position, token.token);
+                self.log.draw(run.sequence, position, token);
             }
+            // The row of a position scores the token after it.
+            self.log.score(run.sequence, run.first + 1, &drawn.scored);
         }
         let micros = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
         passed.compute_us = passed.compute_us.saturating_add(micros);

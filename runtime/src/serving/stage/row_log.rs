@@ -1,14 +1,15 @@
 //! What a stage remembers of the rows that went through it: their digests, beside the
-//! pages; the tokens that it drew; the signed headers that it received. All of it is bounded.
+//! pages; those of the tokens that it drew and scored; the signed headers that it received. All of
+//! it is bounded.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use concord_proto::Digest;
-use concord_proto::serving::{PAGE_TOKENS, PassHeader, SequenceRun};
+use concord_proto::serving::{PAGE_TOKENS, PassHeader, SequenceRun, TokenLogprob};
 
 /// Rows whose headers are remembered, for evidence.
 const HEADER_ROWS_MAX: usize = 65_536;
-/// Sequences whose drawn tokens are remembered.
+/// Sequences whose drawn and scored tokens are remembered.
 const SEQUENCES_MAX: usize = 16_384;
 
 /// What came in at one position.
@@ -28,19 +29,50 @@ pub(crate) struct Position {
     pub(crate) left: Digest,
 }
 
-/// Tokens drawn for a sequence at positions that follow each other.
+/// Tokens of a sequence at positions that follow each other, with their logprobs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct DrawnTokens {
+pub(crate) struct TokenRow {
     /// Position of the first.
     pub(crate) first: u32,
-    pub(crate) tokens: Vec<u32>,
+    /// [`TokenLogprob::digest`] of each.
+    pub(crate) digests: Vec<Digest>,
+}
+
+/// By sequence.
+#[derive(Debug, Default)]
+struct TokenRows(BTreeMap<u64, TokenRow>);
+
+impl TokenRows {
+    /// Notes the token at `position`. One that does not follow the last begins anew: somebody else
+    /// gave those between.
+    fn note(&mut self, sequence: u64, position: u32, token: &TokenLogprob) {
+        if !self.0.contains_key(&sequence) && self.0.len() >= SEQUENCES_MAX {
+            self.0.pop_first();
+        }
+        let row = self.0.entry(sequence).or_default();
+        match position.checked_sub(row.first) {
+            Some(index) if (index as usize) <= row.digests.len() => {
+                row.digests.truncate(index as usize);
+            }
+            _ => row.digests.clear(),
+        }
+        if row.digests.is_empty() {
+            row.first = position;
+        }
+        row.digests.push(token.digest());
+    }
+
+    fn of(&self, sequence: u64) -> TokenRow {
+        self.0.get(&sequence).cloned().unwrap_or_default()
+    }
 }
 
 /// The log of one binding. Another binding begins another log, because its pages are others.
 #[derive(Debug)]
 pub(crate) struct RowLog {
     pages: Vec<Vec<Position>>,
-    drawn: BTreeMap<u64, DrawnTokens>,
+    drawn: TokenRows,
+    scored: TokenRows,
     headers: VecDeque<PassHeader>,
     header_rows: usize,
 }
@@ -49,7 +81,8 @@ impl RowLog {
     pub(crate) fn new(pages: u32) -> Self {
         Self {
             pages: vec![Vec::new(); pages as usize],
-            drawn: BTreeMap::new(),
+            drawn: TokenRows::default(),
+            scored: TokenRows::default(),
             headers: VecDeque::new(),
             header_rows: 0,
         }
@@ -90,33 +123,32 @@ impl RowLog {
             .collect()
     }
 
-    /// Notes the token drawn at `position` of a sequence. A token that does not follow the last one
-    /// begins anew: somebody else drew those between.
-    pub(crate) fn draw(&mut self, sequence: u64, position: u32, token: u32) {
-        if !self.drawn.contains_key(&sequence) && self.drawn.len() >= SEQUENCES_MAX {
-            self.drawn.pop_first();
+    /// Notes the token drawn at `position` of a sequence.
+    pub(crate) fn draw(&mut self, sequence: u64, position: u32, token: &TokenLogprob) {
+        self.drawn.note(sequence, position, token);
+    }
+
+    /// Notes tokens of a prompt, scored from `position` on.
+    pub(crate) fn score(&mut self, sequence: u64, position: u32, tokens: &[TokenLogprob]) {
+        for (position, token) in (position..).zip(tokens) {
+            self.scored.note(sequence, position, token);
         }
-        let drawn = self.drawn.entry(sequence).or_default();
-        match position.checked_sub(drawn.first) {
-            Some(index) if (index as usize) <= drawn.tokens.len() => {
-                drawn.tokens.truncate(index as usize);
-            }
-            _ => drawn.tokens.clear(),
-        }
-        if drawn.tokens.is_empty() {
-            drawn.first = position;
-        }
-        drawn.tokens.push(token);
     }
 
     /// The tokens drawn for a sequence.
-    pub(crate) fn drawn(&self, sequence: u64) -> DrawnTokens {
-        self.drawn.get(&sequence).cloned().unwrap_or_default()
+    pub(crate) fn drawn(&self, sequence: u64) -> TokenRow {
+        self.drawn.of(sequence)
     }
 
-    /// Forgets the tokens drawn for a sequence.
+    /// The tokens of its prompt that were scored.
+    pub(crate) fn scored(&self, sequence: u64) -> TokenRow {
+        self.scored.of(sequence)
+    }
+
+    /// Forgets the tokens of a sequence.
     pub(crate) fn forget(&mut self, sequence: u64) {
-        self.drawn.remove(&sequence);
+        self.drawn.0.remove(&sequence);
+        self.scored.0.remove(&sequence);
     }
 
     /// Adds a header as it was received.
@@ -186,25 +218,32 @@ mod tests {
     #[test]
     fn drawn_tokens_follow_each_other() {
         let mut log = RowLog::new(1);
-        for (position, token) in [(5, 50), (6, 60), (7, 70), (6, 61)] {
-            log.draw(1, position, token);
+        let token = TokenLogprob::unasked;
+        for (position, id) in [(5, 50), (6, 60), (7, 70), (6, 61)] {
+            log.draw(1, position, &token(id));
         }
-        let expected = DrawnTokens {
-            first: 5,
-            tokens: vec![50, 61],
+        let row = |first, tokens: &[u32]| TokenRow {
+            first,
+            digests: tokens.iter().map(|id| token(*id).digest()).collect(),
         };
-        assert_eq!(log.drawn(1), expected);
-        log.draw(1, 20, 1);
-        let (first, tokens) = (20, vec![1]);
-        assert_eq!(log.drawn(1), DrawnTokens { first, tokens });
-        log.draw(1, 3, 2);
+        assert_eq!(log.drawn(1), row(5, &[50, 61]));
+        log.draw(1, 20, &token(1));
+        assert_eq!(log.drawn(1), row(20, &[1]));
+        log.draw(1, 3, &token(2));
         assert_eq!(log.drawn(1).first, 3);
+        // A prompt that is scored anew begins anew.
+        log.score(1, 1, &[token(7), token(8)]);
+        log.score(1, 3, &[token(9)]);
+        assert_eq!(log.scored(1), row(1, &[7, 8, 9]));
+        log.score(1, 1, &[token(7)]);
+        assert_eq!(log.scored(1), row(1, &[7]));
         log.forget(1);
-        assert_eq!(log.drawn(1), DrawnTokens::default());
+        assert_eq!(log.drawn(1), TokenRow::default());
+        assert_eq!(log.scored(1), TokenRow::default());
         let more = SEQUENCES_MAX as u64 + 10;
-        (0..more).for_each(|sequence| log.draw(sequence, 0, 1));
-        assert_eq!(log.drawn.len(), SEQUENCES_MAX);
-        assert_eq!(log.drawn(more - 1).tokens, [1]);
+        (0..more).for_each(|sequence| log.draw(sequence, 0, &token(1)));
+        assert_eq!(log.drawn.0.len(), SEQUENCES_MAX);
+        assert_eq!(log.drawn(more - 1), row(0, &[1]));
     }
 
     #[test]

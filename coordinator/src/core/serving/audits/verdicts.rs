@@ -20,9 +20,9 @@ pub(in crate::core::serving) enum AnswerDecision {
 /// Whom a verdict accuses.
 fn accused(verdict: &AnswerVerdict) -> Vec<WorkerId> {
     match verdict {
-        AnswerVerdict::WrongStage { worker, .. } | AnswerVerdict::WrongDraw { worker, .. } => {
-            vec![*worker]
-        }
+        AnswerVerdict::WrongStage { worker, .. }
+        | AnswerVerdict::WrongDraw { worker, .. }
+        | AnswerVerdict::WrongLogprob { worker, .. } => vec![*worker],
         AnswerVerdict::Gap { sender, receiver } => vec![*sender, *receiver],
         AnswerVerdict::Agrees
         | AnswerVerdict::Altered { .. }
@@ -64,7 +64,8 @@ impl AnswerAudits {
             AnswerVerdict::Agrees
             | AnswerVerdict::WrongStage { .. }
             | AnswerVerdict::Gap { .. }
-            | AnswerVerdict::WrongDraw { .. } => {}
+            | AnswerVerdict::WrongDraw { .. }
+            | AnswerVerdict::WrongLogprob { .. } => {}
         }
         // A judge that accuses a stranger has not looked at the receipt.
         let knows = |id: &WorkerId| audit.signers.contains(id);
@@ -128,7 +129,9 @@ impl AnswerAudits {
         let evidence = format!("answer {}: {}", audit.name, words(verdict));
         let mut decisions = Vec::new();
         match verdict {
-            AnswerVerdict::WrongStage { worker, .. } | AnswerVerdict::WrongDraw { worker, .. } => {
+            AnswerVerdict::WrongStage { worker, .. }
+            | AnswerVerdict::WrongDraw { worker, .. }
+            | AnswerVerdict::WrongLogprob { worker, .. } => {
                 decisions.push(AnswerDecision::Convict {
                     worker: *worker,
                     offence: Offence::WrongResult,
@@ -224,6 +227,12 @@ fn words(verdict: &AnswerVerdict) -> String {
             found,
         } => format!(
             "worker {} drew token {found} at {index}, and it is {expected}",
+            worker.short()
+        ),
+        AnswerVerdict::WrongLogprob {
+            worker, position, ..
+        } => format!(
+            "worker {} gave other logprobs of token {position} than its hidden states give",
             worker.short()
         ),
         AnswerVerdict::Altered { what } | AnswerVerdict::Inconclusive { why: what } => what.clone(),
