@@ -88,8 +88,8 @@ refused by name. This page is made of the table that the parser reads by
     check("job-file.md", &page);
 }
 
-/// Only with the demo, without which the page would lack a command.
-#[cfg(feature = "demo")]
+/// Only with the demo and the simulator, without which the page would lack a command.
+#[cfg(all(feature = "demo", feature = "simulator"))]
 #[test]
 fn the_command_line() {
     let mut page = "# The command line

@@ -1,6 +1,6 @@
 //! Several workers that give one address: who keeps its work, and who can bring about what.
 
-mod sim;
+use concord_simulator as sim;
 
 use concord_coordinator::core::SessionId;
 use concord_proto::client::JobEvent;

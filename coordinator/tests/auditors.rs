@@ -1,7 +1,7 @@
 //! Auditors draw by secrets that they have committed to: what they settle, and what is left where
 //! they, workers or the coordinator fail.
 
-mod sim;
+use concord_simulator as sim;
 
 use concord_proto::client::JobEvent;
 use concord_proto::ledger::{LedgerEntry, LedgerEvent, Offence, entry_digest};
@@ -94,9 +94,9 @@ fn an_auditor_finds_a_lie_by_itself() {
         let culprit = (key(1).public(), Offence::WrongResult);
         assert_eq!(convicted, [culprit], "{kind:?}:\n{}", told(&world));
         // What it had opened of void attempts counts against it, but for those that it has audited
-        // whole, and those whose lie it has found: one that is not yet audited when it is void.
+        // whole and found right.
         assert_eq!(auditors[0].agreed, auditors[0].drawn);
-        assert!(auditors[0].unsettled <= 1, "{auditors:?}");
+        assert!(auditors[0].unsettled > 0, "{auditors:?}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The core, driven by make-believe workers: whatever happens to the pool, one job has one record.
 
-mod sim;
+use concord_simulator as sim;
 
 use std::collections::BTreeMap;
 

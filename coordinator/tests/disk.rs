@@ -1,6 +1,6 @@
 //! What the store takes on disk: old states go, what is named stays, nothing is deleted in doubt.
 
-mod sim;
+use concord_simulator as sim;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

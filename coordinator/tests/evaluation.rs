@@ -1,7 +1,7 @@
 //! Evaluations in the core: one record whatever the cut, audits of all that decides, and the state
 //! that is saved where patience ends a job.
 
-mod sim;
+use concord_simulator as sim;
 
 use concord_coordinator::core::NewJob;
 use concord_proto::Digest;

@@ -5,7 +5,7 @@
 //! `CONCORD_SEEDS=A..B` runs other seeds than the few that are run by default; with `--nocapture`
 //! the test prints what became of the lies.
 
-mod sim;
+use concord_simulator as sim;
 
 use std::collections::BTreeMap;
 
@@ -72,7 +72,7 @@ fn pool(seed: u64) -> (World, WorkerId, bool) {
         _ => 1 + dice.below(seats) as u8,
     };
     let id = key(liar).public();
-    let mutant = Mutant::new(key(liar), dice.next(), target);
+    let mutant = Mutant::new(key(liar), dice.number(), target);
     world.replay_submission();
     world.mutate(id, mutant);
     (world, id, is_tied)

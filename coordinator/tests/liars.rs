@@ -1,6 +1,6 @@
 //! Every lie names its liar, no honest party is accused, and the record stays what it is.
 
-mod sim;
+use concord_simulator as sim;
 
 use concord_proto::client::{JobEvent, JobState};
 use concord_proto::ledger::Offence;

@@ -1,6 +1,6 @@
 //! Who is taken in: addresses that nobody can connect to, and two processes with one key.
 
-mod sim;
+use concord_simulator as sim;
 
 use concord_coordinator::core::{CoreEvent, SessionId};
 use concord_proto::AttemptId;

@@ -1,6 +1,6 @@
 //! Workers that do not reach each other are named and left out, and the record stays what it is.
 
-mod sim;
+use concord_simulator as sim;
 
 use concord_proto::client::JobEvent;
 use concord_proto::{Digest, WorkerId};

@@ -1,6 +1,6 @@
 //! Contradictions: the coordinator's own re-run decides, and no number of words does.
 
-mod sim;
+use concord_simulator as sim;
 
 use concord_proto::client::{JobEvent, JobState};
 use concord_proto::ledger::{Finding, LedgerEntry, LedgerEvent, Offence, Verdict};

@@ -1,6 +1,6 @@
 //! The store keeps what the core wants kept, as a model in memory does, and says why it cannot.
 
-mod sim;
+use concord_simulator as sim;
 
 use concord_coordinator::blobs::BlobStore;
 use concord_coordinator::core::{Change, Config, Core, CoreEvent, Persisted, Time};

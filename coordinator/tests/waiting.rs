@@ -1,7 +1,7 @@
 //! A job that waits says for what, and one that cannot be done says why: nobody is left without a
 //! word.
 
-mod sim;
+use concord_simulator as sim;
 
 use concord_coordinator::core::{NewJob, Question, SessionId};
 use concord_proto::client::{ClientResponse, JobEvent};

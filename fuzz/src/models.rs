@@ -30,19 +30,23 @@ fn belongs(target: &str, model: &str) -> bool {
     }
 }
 
+/// A folder for files, in memory where the system has such a place: inputs come by the thousands.
+pub(crate) fn folder() -> TempDir {
+    let shared = Path::new("/dev/shm");
+    let folder = match shared.is_dir() {
+        true => tempfile::tempdir_in(shared),
+        false => tempfile::tempdir(),
+    };
+    folder.expect("a folder can be made")
+}
+
 fn group(target: &str) -> Group {
     let of_target = targets()
         .into_iter()
         .filter(|one| belongs(target, one.name));
     let group: Group = of_target
         .map(|one| {
-            // In memory, where the system has such a folder: inputs come by the thousands.
-            let shared = Path::new("/dev/shm");
-            let folder = match shared.is_dir() {
-                true => tempfile::tempdir_in(shared),
-                false => tempfile::tempdir(),
-            };
-            let folder = folder.expect("a folder can be made");
+            let folder = folder();
             one.write(folder.path());
             (one, folder)
         })

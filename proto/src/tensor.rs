@@ -72,8 +72,11 @@ impl TensorHeader {
             None => (1, &[][..]),
         };
         let row = self.dtype.row_bytes(usize::try_from(cols).ok()?)?;
-        let mut dims = rows.iter();
-        dims.try_fold(row as u64, |bytes, &dim| bytes.checked_mul(dim))
+        // Rows first: an empty row would hide that they are too many to count.
+        let rows = rows
+            .iter()
+            .try_fold(1_u64, |all, &dim| all.checked_mul(dim))?;
+        rows.checked_mul(row as u64)
     }
 
     /// The blob of a tensor: the prefix, then the elements.

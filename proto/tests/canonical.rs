@@ -240,14 +240,14 @@ fn no_encoding_changes_unnoticed() {
 }
 
 const GOLDEN: [&str; 40] = [
-    "ToCoordinator bd94344a",
+    "ToCoordinator ea1e823e",
     "ToWorker bdb64f7c",
     "ClientRequest 527d1cb6",
     "ClientResponse f1ed6771",
     "JobEvent eb41c59c",
     "LedgerEntry eed9f0f2",
     "Conviction c4e279a9",
-    "ToStage 6ab60069",
+    "ToStage b5e9ac37",
     "FromStage 328c84c1",
     "AnswerVerdict 3feb7185",
     "StageAssignment b4e32d1f",

@@ -275,6 +275,13 @@ fn shapes_that_overflow_are_refused() {
     };
     assert_eq!(header.element_bytes(), None);
     assert!(TensorHeader::split(&header.blob(&[])).is_err());
+    // No bytes at all, by a row of none; the numbers cannot be counted.
+    let empty = TensorHeader {
+        dtype: BlockFormat::F32,
+        shape: vec![1 << 33, 1 << 33, 0],
+    };
+    assert_eq!(empty.element_bytes(), None);
+    assert!(TensorHeader::split(&empty.blob(&[])).is_err());
     let deep = TensorHeader {
         dtype: BlockFormat::F32,
         shape: vec![1; 9],

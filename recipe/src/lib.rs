@@ -79,14 +79,14 @@ impl Default for Request<'_> {
 /// [`NotAJob`] where it is no YAML mapping, or an argument of `--set` cannot be read. All that is
 /// wrong with its keys is in the answer.
 pub fn resolve(text: &str, request: &Request) -> Result<Resolved, NotAJob> {
-    let document = document(text, request.sets)?;
+    let given = document(text, request.sets)?;
     let (tool, because) = match request.tool {
         Some(tool) => (tool, "--tool".to_string()),
         None => guess::tool_of(&Document::read(text)?),
     };
     let document = match tool {
-        Tool::Torchtune => references::replaced(&document),
-        _ => document,
+        Tool::Torchtune => references::replaced(&given),
+        _ => given.clone(),
     };
     let mut builder = JobBuilder::new(&document, tool, because);
     if tool != Tool::Concord {
@@ -99,7 +99,16 @@ pub fn resolve(text: &str, request: &Request) -> Result<Resolved, NotAJob> {
     let mut out = builder.out;
     out.problems.sort_by_key(|problem| order(problem.place));
     out.idle.sort_by_key(|idle| order(idle.place));
+    drop_unsettable(given, &mut out.problems);
     Ok(out)
+}
+
+/// Takes back what is proposed and cannot be set, such as a key within a single value.
+fn drop_unsettable(mut given: Document, problems: &mut [Problem]) {
+    for problem in problems {
+        let set = problem.set.take();
+        problem.set = set.filter(|set| given.set(set).is_ok());
+    }
 }
 
 /// Fields of rows that the file says to leave out, in a key of Concord's own.

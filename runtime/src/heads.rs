@@ -32,6 +32,8 @@ struct Kept {
     head: KeptHead,
     written: Option<Instant>,
     is_written: bool,
+    /// Whether another entry of the same number was shown.
+    is_forked: bool,
 }
 
 impl Heads {
@@ -69,12 +71,15 @@ impl Heads {
             head: new,
             written: None,
             is_written: false,
+            is_forked: false,
         });
         if opened.number == known.number && *entry != known.head.head {
             let (coordinator, number) = (coordinator.short(), opened.number);
             tracing::warn!("coordinator {coordinator} has shown another entry {number} before");
         }
-        if opened.number > known.number {
+        // One that lies on two histories is not replaced: it shows that there are two.
+        known.is_forked |= opened.number == known.number && *entry != known.head.head;
+        if opened.number > known.number && !known.is_forked {
             known.number = opened.number;
             known.head.head = entry.clone();
             known.is_written = false;
@@ -104,6 +109,14 @@ impl Heads {
         }
     }
 
+    /// Writes what was not written yet.
+    pub(crate) fn flush(&self) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, kept) in kept.iter_mut().filter(|(_, kept)| !kept.is_written) {
+            self.write(place, kept);
+        }
+    }
+
     fn path(&self, (coordinator, job): &(PublicKey, JobId)) -> PathBuf {
         self.dir.join(format!("{}-{coordinator}", job.0))
     }
@@ -118,6 +131,7 @@ impl Heads {
             head,
             written: None,
             is_written: true,
+            is_forked: false,
         })
     }
 
@@ -156,11 +170,7 @@ impl Heads {
 
 impl Drop for Heads {
     fn drop(&mut self) {
-        let kept = self.kept.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let mut kept = std::mem::take(kept);
-        for (place, kept) in kept.iter_mut().filter(|(_, kept)| !kept.is_written) {
-            self.write(place, kept);
-        }
+        self.flush();
     }
 }
 

@@ -21,6 +21,8 @@ mod merge;
 mod plan;
 mod push;
 mod serve;
+#[cfg(feature = "simulator")]
+mod simulate;
 mod status;
 mod train;
 mod verify;
@@ -75,6 +77,10 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Check a GPU against the CPU, bit by bit, and measure it.
     GpuSuite(gpu_suite::GpuSuiteArgs),
+    /// Run whole pools in this process, from seeds, with faults and liars, and check what must
+    /// hold. In builds with the feature "simulator", which "full" has.
+    #[cfg(feature = "simulator")]
+    Simulate(simulate::SimulateArgs),
     /// Run a coordinator.
     Coordinator(coordinator::CoordinatorArgs),
     /// Run a worker.
@@ -126,6 +132,8 @@ impl Command {
             Self::Jobs(args) => jobs::run(&args, output),
             Self::Status(args) => status::run(&args, output),
             Self::GpuSuite(args) => gpu_suite::run(&args, output),
+            #[cfg(feature = "simulator")]
+            Self::Simulate(args) => simulate::run(&args, output),
             Self::Coordinator(args) => coordinator::run(args, output),
             Self::Worker(args) => worker::run(args, output),
             Self::Checker(args) => checker::run(args, output),

@@ -165,4 +165,8 @@ pub const WAYS: &[(&str, Way)] = &[
         NeedsGpu(NO_GPU),
     ),
     ("concord gpu-suite --device cuda:0", NeedsGpu(NO_GPU)),
+    (
+        "concord simulate --liars --seeds 0..100",
+        Says(&["100 jobs", "liars convicted"]),
+    ),
 ];

@@ -175,7 +175,36 @@ fn each_lie_of_a_gateway_is_refused_with_words() {
     let Some((model, _)) = tiny() else { return };
     let server = Server::with_stages(&model, 1, &[]);
     let nothing = || on("-", str::to_string);
-    let lies: [(&str, Box<Alter>); 8] = [
+    for (words, lie) in lies() {
+        let url = between(&server, nothing(), lie);
+        let ran = chat(&url, &model, &["--json"], "Hello\nAnd then?\n");
+        ran.refused(&["an answer of this conversation was refuted"]);
+        let refuted = event(&ran, "refuted");
+        let reason = refuted["reason"].as_str().unwrap();
+        println!("{reason}");
+        assert!(reason.contains(words), "{words}: {reason}");
+    }
+    // Another question than the client's goes to the model.
+    let asks = on(CHAT, |text| text.replace("\"seed\":5", "\"seed\":6"));
+    let url = between(&server, asks, nothing());
+    let ran = chat(&url, &model, &["--json"], "Hello\n");
+    ran.refused(&["refuted"]);
+    let refuted = event(&ran, "refuted");
+    assert!(
+        refuted["reason"]
+            .as_str()
+            .unwrap()
+            .contains("the request is not")
+    );
+    // No receipt at all is no proof, and no refutation.
+    let url = between(&server, nothing(), on(RECEIPT, |_| "{}".to_string()));
+    let ran = chat(&url, &model, &[], "Hello\n");
+    ran.unshown(&["not verified", "this is no receipt"]);
+}
+
+/// What a gateway may alter, with words of what is said then.
+fn lies() -> [(&'static str, Box<Alter>); 8] {
+    [
         (
             "the text is not that of this client",
             on(CHAT, |text| {
@@ -233,32 +262,7 @@ fn each_lie_of_a_gateway_is_refused_with_words() {
                 })
             }),
         ),
-    ];
-    for (words, lie) in lies {
-        let url = between(&server, nothing(), lie);
-        let ran = chat(&url, &model, &["--json"], "Hello\nAnd then?\n");
-        ran.refused(&["an answer of this conversation was refuted"]);
-        let refuted = event(&ran, "refuted");
-        let reason = refuted["reason"].as_str().unwrap();
-        println!("{reason}");
-        assert!(reason.contains(words), "{words}: {reason}");
-    }
-    // Another question than the client's goes to the model.
-    let asks = on(CHAT, |text| text.replace("\"seed\":5", "\"seed\":6"));
-    let url = between(&server, asks, nothing());
-    let ran = chat(&url, &model, &["--json"], "Hello\n");
-    ran.refused(&["refuted"]);
-    let refuted = event(&ran, "refuted");
-    assert!(
-        refuted["reason"]
-            .as_str()
-            .unwrap()
-            .contains("the request is not")
-    );
-    // No receipt at all is no proof, and no refutation.
-    let url = between(&server, nothing(), on(RECEIPT, |_| "{}".to_string()));
-    let ran = chat(&url, &model, &[], "Hello\n");
-    ran.unshown(&["not verified", "this is no receipt"]);
+    ]
 }
 
 /// A worker that gives out another token than its model draws.

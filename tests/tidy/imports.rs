@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::sources::{SourceFile, has_word, root, source_files};
 
 /// Each crate, and those of ours that it may import. Tests may import any but the binary.
-const IMPORTS: [(&str, &[&str]); 14] = [
+const IMPORTS: [(&str, &[&str]); 15] = [
     ("xtask", &[]),
     ("concord-formats", &[]),
     ("concord-kernels", &["concord-formats"]),
@@ -33,6 +33,10 @@ const IMPORTS: [(&str, &[&str]); 14] = [
         "concord-coordinator",
         &["concord-proto", "concord-scheduler", "concord-verify"],
     ),
+    (
+        "concord-simulator",
+        &["concord-coordinator", "concord-proto", "concord-verify"],
+    ),
     ("concord-gateway", &["concord-proto", "concord-text"]),
     (
         "concord",
@@ -45,6 +49,7 @@ const IMPORTS: [(&str, &[&str]); 14] = [
             "concord-proto",
             "concord-recipe",
             "concord-runtime",
+            "concord-simulator",
             "concord-text",
             "concord-verify",
         ],

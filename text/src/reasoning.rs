@@ -68,7 +68,8 @@ impl ReasoningSplit {
         thinks.then(|| Self::new(prompt.trim_end().ends_with(OPEN)))
     }
 
-    /// The tags, where they are special tokens: give them to [`crate::TextTokenizer::read_otherwise`].
+    /// The tags, where they are special tokens: give them to
+    /// [`crate::TextTokenizer::read_otherwise`].
     pub fn marker_tokens(tokenizer: &TextTokenizer) -> Vec<u32> {
         let tags = [OPEN, CLOSE].into_iter();
         tags.filter_map(|name| tokenizer.token_id(name)).collect()

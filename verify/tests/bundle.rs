@@ -38,19 +38,17 @@ fn a_right_bundle_holds_and_says_what_it_shows() {
     };
     assert_eq!((own.auditor, own.rate), (id(CHECKER), RATE));
     // In each step one leaf that was drawn was not answered for: it may have been the false one.
-    // The void attempt hides nothing, as its hit is known.
-    assert_eq!((own.steps, own.unsettled), (2, 2));
+    // The void attempt counts, too: it was hit.
+    assert_eq!((own.steps, own.unsettled), (2, 3));
     assert!(own.detection(2).abs() < 1e-12);
 }
 
 /// A void attempt counts as unsettled where it may hide a hit: its claims are missing, or a leaf
-/// that was drawn of it has no answer, and none of them is known to be false.
+/// that was drawn of it was not found right, also where its worker was convicted of that.
 #[test]
 fn what_a_void_attempt_may_hide_counts() {
     let unsettled = |story: &Story| verify(&story.bundle()).unwrap().auditors[0].unsettled;
-    let mut story = Story::honest();
-    story.voided.clear();
-    assert_eq!(unsettled(&story), 2, "its hit is known");
+    assert_eq!(unsettled(&Story::honest()), 3, "it was hit");
     // The same without the finding, and the void for another reason.
     let quiet = |drops: bool| {
         let mut story = Story::honest_again();

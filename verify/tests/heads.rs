@@ -66,7 +66,11 @@ fn heads_of_other_jobs_and_coordinators_say_nothing() {
     // What is no entry, under the coordinator's key.
     let mut nonsense = kept(&bundle, 3);
     nonsense.head = Signed::new(&key(COORDINATOR), &7_u8);
-    refused(&bundle, &nonsense, "is none");
+    assert_eq!(compare(&bundle, &nonsense), Ok(HeadMatch::NoHead));
+    // A signature that does not hold.
+    let mut forged = kept(&bundle, 3);
+    forged.head.body[0] ^= 1;
+    assert_eq!(compare(&bundle, &forged), Ok(HeadMatch::NoHead));
 }
 
 /// A finding against a leaf of the chain that the ledger passes over in silence.
@@ -84,14 +88,19 @@ fn a_finding_that_is_left_out_is_missed() {
     kept.findings = vec![finding.clone()];
     refused(&story.bundle(), &kept, "lacks what");
     // Of a void attempt, and one that agrees: neither is against the chain.
-    let void = &story.voided[0].claims[0];
+    let void = &story.voided[0].claims[1];
     let differs = Finding::Differs {
         computed: others(&void.leaves[0]),
     };
     let (worker_of_void, void) = (void.claim.signer, void.leaves[0].digest());
     let of_void = verdict(CHECKER, (0, 0, 0), worker_of_void, void, differs);
     let agrees = verdict(CHECKER, (1, 3, 1), worker, leaf.digest(), Finding::Agrees);
-    kept.findings = vec![of_void, agrees];
+    // One by a key that the ledger does not know as a checker.
+    let differs = Finding::Differs {
+        computed: others(leaf),
+    };
+    let stranger = verdict(1, (1, 3, 1), worker, leaf.digest(), differs);
+    kept.findings = vec![of_void, agrees, stranger];
     assert!(compare(&story.bundle(), &kept).is_ok());
     // The ledger has it.
     kept.findings = vec![finding.clone()];

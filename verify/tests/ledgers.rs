@@ -4,7 +4,7 @@ mod fixture;
 
 use concord_proto::ledger::{Finding, LedgerEvent, Offence};
 use concord_proto::*;
-use concord_verify::training::bundle::verify;
+use concord_verify::training::bundle::{verify, verify_by};
 use fixture::*;
 
 #[test]
@@ -116,6 +116,35 @@ fn a_dispute_must_be_resolved() {
         story.events.insert(at, LedgerEvent::Judged { verdict });
     };
     refused_ledger(open, &["another result", "not voided"]);
+    // The same leaf, as a checker that the reader names found it wrong under the plan before.
+    let earlier = |story: &mut Story| {
+        let leaf = story.claims[0].claims[0].leaves[1].digest();
+        let verdict = verdict(CHECKER, (0, 0, 1), id(1), leaf, differs.clone());
+        let at = story.events.len() - 1;
+        story.events.insert(at, LedgerEvent::Judged { verdict });
+    };
+    let mut story = Story::honest();
+    earlier(&mut story);
+    let named = [id(CHECKER)].into_iter().collect();
+    let error = verify_by(&story.bundle(), &named).unwrap_err().to_string();
+    assert!(error.contains("not voided"), "{error}");
+    // Of others, what was void may have been that: the step was done again.
+    verify(&story.bundle()).unwrap();
+}
+
+/// Else an auditor could be asked to compute a leaf with what the spec gives for another step.
+#[test]
+fn a_verdict_names_the_step_of_its_attempt() {
+    let other_step = |story: &mut Story| {
+        let leaf = leaf_of(story, 0, 1);
+        let signed = verdict(CHECKER, (1, 3, 1), id(1), leaf, Finding::Agrees);
+        let mut other: concord_proto::ledger::Verdict = signed.open().unwrap();
+        other.step = 0;
+        let verdict = Signed::new(&key(CHECKER), &other);
+        let at = story.events.len() - 1;
+        story.events.insert(at, LedgerEvent::Judged { verdict });
+    };
+    refused_ledger(other_step, &["another step than its attempt"]);
 }
 
 #[test]

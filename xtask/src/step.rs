@@ -1,7 +1,8 @@
 //! Commands that are shown, timed, and must succeed.
 
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use crate::{Outcome, nvrtc, root};
@@ -40,9 +41,39 @@ pub fn typed(command: &Command) -> String {
 /// # Errors
 /// A sentence that names the command, if it cannot be started or does not succeed.
 pub fn run(name: &str, command: &mut Command) -> Outcome {
+    within(name, command, |command| command.status())
+}
+
+/// As [`run`]; `each` sees every line that the command writes to stderr, which is shown, too.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_told(name: &str, command: &mut Command, each: &mut dyn FnMut(&str)) -> Outcome {
+    within(name, command, |command| {
+        let mut child = command.stderr(Stdio::piped()).spawn()?;
+        for line in child
+            .stderr
+            .take()
+            .into_iter()
+            .flat_map(|told| BufReader::new(told).split(b'\n'))
+        {
+            let line = line?;
+            let line = String::from_utf8_lossy(&line);
+            eprintln!("{line}");
+            each(&line);
+        }
+        child.wait()
+    })
+}
+
+fn within(
+    name: &str,
+    command: &mut Command,
+    run: impl FnOnce(&mut Command) -> io::Result<ExitStatus>,
+) -> Outcome {
     let (start, line) = (Instant::now(), typed(command));
     println!("\n== {name}: {line}");
-    let status = command.status();
+    let status = run(command);
     println!("-- {name}: {} s", start.elapsed().as_secs());
     match status {
         Ok(status) if status.success() => Ok(()),

@@ -18,8 +18,8 @@ pub struct Config {
     /// An audit not answered for this long goes to another checker; that of a sum for this long for
     /// each of its microbatches, which may have to be computed again.
     pub audit_timeout_us: u64,
-    /// How long a step waits where fewer checkers are there than the job asks for, and an answer for
-    /// somebody to judge it.
+    /// How long a step waits where fewer checkers are there than the job asks for, and an answer
+    /// for somebody to judge it.
     pub checker_grace_us: u64,
     /// How long a dispute waits for a third party to be there.
     pub third_party_grace_us: u64,

@@ -4,8 +4,8 @@ mod access;
 mod addresses;
 mod blobs;
 mod plans;
-#[path = "../sim/mod.rs"]
-mod sim;
+
+use concord_simulator as sim;
 
 use std::path::Path;
 use std::time::Duration;

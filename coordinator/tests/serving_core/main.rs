@@ -3,9 +3,9 @@
 
 mod addresses;
 mod audits;
-#[path = "../sim/mod.rs"]
-mod sim;
 mod world;
+
+use concord_simulator as sim;
 
 use concord_coordinator::core::{CoreEffect, CoreEvent, Question, ServingEvent, Time};
 use concord_proto::client::ClientResponse;

@@ -5,9 +5,7 @@ use concord_proto::{Digest, Domain, F32Bits};
 use serde_json::json;
 
 use crate::script::{End, Script};
-use crate::stand::{
-    CHAT_PROMPT, EOS, POSITIONS, Stand, VOCAB, adapter, chat_body, deployment, ids,
-};
+use crate::stand::{CHAT_PROMPT, EOS, POSITIONS, Stand, adapter, chat_body, deployment, ids};
 
 #[tokio::test]
 async fn an_answer_has_the_fields_that_clients_read() {
@@ -496,12 +494,4 @@ async fn an_engine_that_fails_or_goes_is_told_as_such() {
     assert_eq!(reply.header("x-should-retry"), "false");
     let stand = Stand::playing(Script::cut("ab", End::Vanish)).await;
     stand.chat(json!({})).await.refused(500, None, None);
-}
-
-#[tokio::test]
-async fn tokens_beyond_the_vocabulary_are_refused() {
-    let stand = Stand::saying("x").await;
-    let last = VOCAB.to_string();
-    let reply = stand.chat(json!({"logit_bias": {last.clone(): 1}})).await;
-    reply.refused(400, Some(&format!("logit_bias.{last}")), None);
 }

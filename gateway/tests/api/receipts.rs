@@ -15,50 +15,12 @@ use crate::stand::{Stand, adapter, chat_body, deployment, options};
 
 /// A receipt, and another one that was signed with it.
 fn receipt(id: &str) -> BatchedReceipt {
-    let spec = GenerationSpec {
-        deployment: deployment().id(),
-        adapter: Some(adapter()),
-        prompt: vec![1, 2, 3],
-        sampling: SamplingSpec {
-            temperature: 0.7.into(),
-            top_k: 40,
-            top_p: 0.9.into(),
-            seed: u64::MAX,
-            frequency_penalty: 0.5.into(),
-            presence_penalty: 0.0.into(),
-            logit_bias: vec![(3, (-1.5).into())],
-            grammar: Some(GrammarSpec::JsonSchema("{}".to_string())),
-        },
-        max_tokens: 9,
-        stop_tokens: vec![2],
-        stop_texts: vec!["END".to_string()],
-        readings: vec![TokenReading {
-            token: 7,
-            bytes: b"<think>".to_vec(),
-            is_hidden: false,
-        }],
-        logprobs: Some(1),
-        prompt_logprobs: Some(0),
-    };
+    let spec = spec();
+    let claim = claim(&spec);
     let logprob = |token, top| TokenLogprob {
         token,
         logprob: (-0.25).into(),
         top,
-    };
-    let claim = StageClaim {
-        deployment: deployment().id(),
-        spec: spec.digest(),
-        arithmetic: 1,
-        layers: Layers::new(0, 2),
-        positions: 4,
-        input: tokens_digest(&[1, 2, 3, 5]),
-        output: Digest::of(Domain::Row, b"rows"),
-        drawn: Some(ClaimedDraws {
-            earlier: 0,
-            tokens: Digest::of(Domain::Drawn, b"drawn"),
-            scored: Some(Digest::of(Domain::Drawn, b"scored")),
-        }),
-        device: "cpu".to_string(),
     };
     let worker = Keypair::from_secret([1; 32]);
     let receipt = Receipt {
@@ -91,6 +53,54 @@ fn receipt(id: &str) -> BatchedReceipt {
     let both = [&other, &receipt].map(canonical::encode).to_vec();
     let mut batch = BatchedReceipt::sign(&Keypair::from_secret([2; 32]), both);
     batch.pop().expect("two receipts")
+}
+
+/// What was asked for.
+fn spec() -> GenerationSpec {
+    GenerationSpec {
+        deployment: deployment().id(),
+        adapter: Some(adapter()),
+        prompt: vec![1, 2, 3],
+        sampling: SamplingSpec {
+            temperature: 0.7.into(),
+            top_k: 40,
+            top_p: 0.9.into(),
+            seed: u64::MAX,
+            frequency_penalty: 0.5.into(),
+            presence_penalty: 0.0.into(),
+            logit_bias: vec![(3, (-1.5).into())],
+            grammar: Some(GrammarSpec::JsonSchema("{}".to_string())),
+        },
+        max_tokens: 9,
+        stop_tokens: vec![2],
+        stop_texts: vec!["END".to_string()],
+        readings: vec![TokenReading {
+            token: 7,
+            bytes: b"<think>".to_vec(),
+            is_hidden: false,
+        }],
+        logprobs: Some(1),
+        prompt_logprobs: Some(0),
+    }
+}
+
+/// What the one stage claims of it.
+fn claim(spec: &GenerationSpec) -> StageClaim {
+    StageClaim {
+        deployment: deployment().id(),
+        spec: spec.digest(),
+        arithmetic: 1,
+        layers: Layers::new(0, 2),
+        positions: 4,
+        input: tokens_digest(&[1, 2, 3, 5]),
+        output: Digest::of(Domain::Row, b"rows"),
+        drawn: Some(ClaimedDraws {
+            earlier: 0,
+            tokens: Digest::of(Domain::Drawn, b"drawn"),
+            scored: Some(Digest::of(Domain::Drawn, b"scored")),
+        }),
+        device: "cpu".to_string(),
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::client;
 use crate::script::{Script, Scripted};
-use crate::stand::{BOS, EOS, ids, options, served, tokenizer_with};
+use crate::stand::{BOS, EOS, Stand, VOCAB, ids, options, served, tokenizer_with};
 
 const TEMPLATE: &str = "{% for m in messages %}{{ m.content }}</s>{% endfor %}\
                         {% if tools %}<tool_call>{% endif %}{# <think> #}";
@@ -155,4 +155,12 @@ async fn their_names_in_messages_are_text() {
         .await
         .json();
     assert_eq!(reply["tokens"], json!([97, EOS]));
+}
+
+#[tokio::test]
+async fn tokens_beyond_the_vocabulary_are_refused() {
+    let stand = Stand::saying("x").await;
+    let last = VOCAB.to_string();
+    let reply = stand.chat(json!({"logit_bias": {last.clone(): 1}})).await;
+    reply.refused(400, Some(&format!("logit_bias.{last}")), None);
 }

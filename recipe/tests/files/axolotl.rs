@@ -6,47 +6,7 @@ use concord_recipe::{
 
 use crate::{job, job_with, problems, values};
 
-pub const AXOLOTL: &str = "\
-base_model: owner/base
-datasets:
-  - path: rows.jsonl
-    type: alpaca
-val_set_size: 0.1
-output_dir: ./out
-adapter: lora
-sequence_len: 2048
-sample_packing: true
-eval_sample_packing: true
-lora_r: 16
-lora_alpha: 32
-lora_dropout: 0.05
-lora_target_modules:
-  - gate_proj
-  - self_attn.q_proj
-wandb_project:
-wandb_name:
-gradient_accumulation_steps: 2
-micro_batch_size: 2
-num_epochs: 1
-optimizer: adamw_8bit
-lr_scheduler: cosine
-learning_rate: 0.0002
-bf16: auto
-tf32: false
-gradient_checkpointing: true
-resume_from_checkpoint:
-logging_steps: 1
-attn_implementation: flash_attention_2
-loss_watchdog_threshold: 5.0
-loss_watchdog_patience: 3
-warmup_ratio: 0.1
-evals_per_epoch: 4
-saves_per_epoch: 1
-weight_decay: 0.0
-special_tokens:
-  pad_token: <pad>
-  eos_token: </s>
-";
+pub const AXOLOTL: &str = include_str!("axolotl.yaml");
 
 #[test]
 fn axolotl_lora() {

@@ -6,14 +6,7 @@ use crate::axolotl::AXOLOTL;
 use crate::others::{LLAMA_FACTORY, TORCHTUNE};
 use crate::{job, job_with, problems};
 
-const TRL: &str = "\
-model_name_or_path: owner/base
-dataset_name: owner/chats
-dataset_config: all
-eval_strategy: epoch
-per_device_eval_batch_size: 4
-do_eval: true
-";
+const TRL: &str = include_str!("trl.yaml");
 
 /// The one data set that is evaluated.
 #[track_caller]

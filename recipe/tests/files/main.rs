@@ -10,13 +10,7 @@ mod wider;
 
 use concord_recipe::{Request, Resolved, Tool, resolve};
 
-const INFO: &str = r#"{
-    "ours": {"file_name": "ours.json"},
-    "talks": {"file_name": "talks.json", "formatting": "sharegpt",
-              "columns": {"messages": "chat"}, "tags": {"user_tag": "human"}},
-    "far": {"hf_hub_url": "owner/far"},
-    "ranked": {"file_name": "r.json", "ranking": true}
-}"#;
+const INFO: &str = include_str!("dataset_info.json");
 
 fn files(path: &str) -> Result<String, String> {
     match path {
@@ -111,6 +105,23 @@ fn unknown_keys_and_wrong_values_are_all_told_at_once() {
             "{expected}\nis not in {texts:#?}"
         );
     }
+}
+
+#[test]
+fn what_cannot_be_set_is_not_proposed() {
+    let of_optimizer = |found: &Resolved| {
+        let mut problems = found.problems.iter();
+        let one = problems.find(|problem| problem.key == "optimizer._component_");
+        one.expect("a problem").set.clone()
+    };
+    let other = job_with(
+        others::TORCHTUNE,
+        &["optimizer={_component_: torch.optim.Rprop}"],
+    );
+    assert!(of_optimizer(&other).is_some());
+    // Nothing is within a single value.
+    let single = job_with(others::TORCHTUNE, &["optimizer=torch.optim.Rprop"]);
+    assert_eq!(of_optimizer(&single), None);
 }
 
 #[test]

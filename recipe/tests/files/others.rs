@@ -4,37 +4,7 @@ use concord_recipe::{Learnt, RowKind, Saves, TooLong, Tool, Warmup};
 
 use crate::{job, job_with, problems, values};
 
-pub const LLAMA_FACTORY: &str = "\
-### model
-model_name_or_path: owner/base
-trust_remote_code: true
-stage: sft
-do_train: true
-finetuning_type: lora
-lora_rank: 8
-lora_target: all
-dataset: ours,talks
-dataset_dir: sets
-template: qwen3
-cutoff_len: 2048
-max_samples: 1000
-preprocessing_num_workers: 16
-output_dir: saves/a
-logging_steps: 10
-save_steps: 500
-plot_loss: true
-overwrite_output_dir: true
-report_to: none
-per_device_train_batch_size: 1
-gradient_accumulation_steps: 8
-learning_rate: 1.0e-4
-num_train_epochs: 3.0
-lr_scheduler_type: cosine
-warmup_ratio: 0.1
-bf16: true
-ddp_timeout: 180000000
-resume_from_checkpoint: null
-";
+pub const LLAMA_FACTORY: &str = include_str!("llama_factory.yaml");
 
 #[test]
 fn llama_factory() {
@@ -96,49 +66,7 @@ fn llama_factory() {
     );
 }
 
-const HANDBOOK: &str = "\
-model_name_or_path: owner/base
-torch_dtype: null
-use_peft: true
-load_in_4bit: true
-lora_alpha: 16
-lora_dropout: 0.05
-lora_r: 16
-lora_target_modules: [q_proj, v_proj]
-chat_template: \"{% for m in messages %}{{ m['content'] }}{% endfor %}\"
-dataset_mixture:
-  datasets:
-    - id: chats.jsonl
-      config: default
-      split: train_sft
-      columns: [messages]
-      weight: 0.5
-  test_split_size: 1000
-  seed: 0
-dataset_num_proc: 12
-bf16: true
-do_eval: true
-eval_strategy: epoch
-gradient_accumulation_steps: 2
-gradient_checkpointing: true
-gradient_checkpointing_kwargs:
-  use_reentrant: false
-learning_rate: 2.0e-04
-lr_scheduler_type: cosine_with_min_lr
-lr_scheduler_kwargs: {min_lr_rate: 0.1}
-max_seq_length: 2048
-max_steps: -1
-num_train_epochs: 1
-output_dir: data/a
-optim: paged_adamw_32bit
-per_device_train_batch_size: 4
-push_to_hub: true
-report_to: [tensorboard]
-save_strategy: \"no\"
-seed: 42
-warmup_ratio: 0.1
-eos_token: <|im_end|>
-";
+const HANDBOOK: &str = include_str!("handbook.yaml");
 
 /// A list of which a part has an effect is no key without one.
 #[test]
@@ -217,58 +145,7 @@ fn alignment_handbook() {
     );
 }
 
-pub const TORCHTUNE: &str = "\
-output_dir: /tmp/tune
-model:
-  _component_: torchtune.models.qwen2_5.lora_qwen2_5_0_5b
-  lora_attn_modules: ['q_proj', 'v_proj', 'output_proj']
-  apply_lora_to_mlp: True
-  lora_rank: 32
-  lora_alpha: 64
-  lora_dropout: 0.0
-tokenizer:
-  _component_: torchtune.models.qwen2_5.qwen2_5_tokenizer
-  path: /tmp/m/vocab.json
-  max_seq_len: null
-checkpointer:
-  _component_: torchtune.training.FullModelHFCheckpointer
-  checkpoint_dir: ${base}/m
-  checkpoint_files: [model.safetensors]
-  recipe_checkpoint: null
-  output_dir: ${output_dir}
-  model_type: QWEN2
-base: /models
-resume_from_checkpoint: False
-dataset:
-  _component_: torchtune.datasets.alpaca_cleaned_dataset
-  packed: False
-seed: null
-shuffle: True
-batch_size: 2
-optimizer:
-  _component_: torch.optim.AdamW
-  fused: True
-  weight_decay: 0.01
-  lr: 2e-3
-lr_scheduler:
-  _component_: torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup
-  num_warmup_steps: 100
-loss:
-  _component_: torchtune.modules.loss.LinearCrossEntropyLoss
-epochs: 2
-max_steps_per_epoch: null
-gradient_accumulation_steps: 8
-clip_grad_norm: null
-compile: False
-device: cuda
-dtype: bf16
-enable_activation_checkpointing: False
-metric_logger:
-  _component_: torchtune.training.metric_logging.DiskLogger
-  log_dir: ${output_dir}/logs
-log_every_n_steps: 1
-profiler: {enabled: False}
-";
+pub const TORCHTUNE: &str = include_str!("torchtune.yaml");
 
 #[test]
 fn torchtune() {
@@ -297,34 +174,7 @@ fn torchtune() {
     assert_eq!(rules.length.steps(1_000, 2, 8), Some(124));
 }
 
-const UNSLOTH: &str = "\
-training:
-  max_seq_length: 2048
-  num_epochs: 0
-  learning_rate: 2e-4
-  batch_size: 2
-  gradient_accumulation_steps: 4
-  warmup_steps: 5
-  max_steps: 30
-  save_steps: 0
-  weight_decay: 0.001
-  random_seed: 3407
-  packing: false
-  train_on_completions: true
-  gradient_checkpointing: \"unsloth\"
-  optim: \"adamw_8bit\"
-  lr_scheduler_type: \"linear\"
-lora:
-  lora_r: 16
-  lora_alpha: 16
-  lora_dropout: 0.0
-  target_modules: [q_proj, v_proj]
-  use_rslora: false
-  use_loftq: false
-  use_dora: false
-logging: {enable_wandb: false}
-inference: {temperature: 1.0}
-";
+const UNSLOTH: &str = include_str!("unsloth.yaml");
 
 #[test]
 fn unsloth_studio() {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use concord_kernels::Device;
 use concord_proto::address::Address;
 use concord_proto::session::{Hello, Role, ToCoordinator, ToWorker};
-use concord_proto::{ARITHMETIC_VERSION, Keypair, PROTOCOL_VERSION, WorkerId};
+use concord_proto::{ARITHMETIC_VERSION, Keypair, PROTOCOL_VERSION, PublicKey, WorkerId};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -145,7 +145,7 @@ async fn open(
 async fn serve(
     session: &mut Session,
     auditor: &Arc<Auditor>,
-    (key, secrets, heads): (&Keypair, &AuditorSecrets, &Heads),
+    own: (&Keypair, &AuditorSecrets, &Heads),
     leave: &mut mpsc::Receiver<()>,
 ) -> Result<bool, RuntimeError> {
     let (outbound, mut messages) = mpsc::channel(64);
@@ -178,10 +178,7 @@ async fn serve(
                     | ToWorker::Reveal { .. }
                     | ToWorker::Forget { .. }),
                 ) => {
-                    if let ToWorker::Reveal { job, committed } = &message {
-                        heads.saw(session.coordinator(), *job, committed);
-                    }
-                    let answer = secrets.answer(key, session.coordinator(), message);
+                    let answer = answer(session.coordinator(), own, message);
                     say(session, answer).await
                 }
                 Some(ToWorker::Leave) => return Ok(true),
@@ -193,7 +190,7 @@ async fn serve(
             },
             Some(message) = messages.recv() => {
                 if let ToCoordinator::Verdict { verdict, .. } = &message {
-                    heads.said(session.coordinator(), verdict);
+                    own.2.said(session.coordinator(), verdict);
                 }
                 let sent = session.send(&message).await;
                 if let Some(error) = auditor.gpu_gone() {
@@ -209,6 +206,31 @@ async fn serve(
             return Ok(false);
         }
     }
+}
+
+/// What is said to a coordinator that asks for secrets. Its head is kept, of jobs alone that there
+/// are secrets for.
+///
+/// # Errors
+/// As [`AuditorSecrets::answer`].
+fn answer(
+    coordinator: PublicKey,
+    (key, secrets, heads): (&Keypair, &AuditorSecrets, &Heads),
+    message: ToWorker,
+) -> Result<Vec<ToCoordinator>, RuntimeError> {
+    let shown = match &message {
+        ToWorker::Reveal { job, committed } => Some((*job, committed.clone())),
+        _ => None,
+    };
+    if matches!(message, ToWorker::Forget { .. }) {
+        // The job is over.
+        heads.flush();
+    }
+    let answer = secrets.answer(key, coordinator, message)?;
+    if let Some((job, committed)) = shown {
+        heads.saw(coordinator, job, &committed);
+    }
+    Ok(answer)
 }
 
 /// Answers, or says why there is no answer. False where the session is over.

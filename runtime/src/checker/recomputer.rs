@@ -2,7 +2,7 @@
 //! at a time.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use concord_kernels::Device;
 use concord_kernels::packed::BlockFormat;
@@ -21,6 +21,10 @@ use crate::training::audit::{
 };
 use crate::training::leaf_work;
 use crate::{RuntimeError, spec};
+
+/// What a worker has not given by then it is as if it did not have: a coordinator takes an order
+/// back after a minute, and would hold the silence against the checker.
+const FETCHED_MAX: Duration = Duration::from_secs(45);
 
 /// What came of a re-run, and the addresses of what it was made from.
 pub(crate) struct Recomputed {
@@ -207,9 +211,18 @@ impl Recomputer {
     ) -> Result<(GivenInputs, LeafPlace), RuntimeError> {
         let worker = order.worker;
         let opened = OpenedLeaf::ask(order, spec, &self.key, self.memory_bytes).await?;
-        let turn = self.queue.turn(worker).await;
-        let given = opened.fetch().await?;
-        Ok((given, turn.fetched()))
+        let fetched = async {
+            let turn = self.queue.turn(worker).await;
+            let given = opened.fetch().await?;
+            Ok((given, turn.fetched()))
+        };
+        let fetched = tokio::time::timeout(FETCHED_MAX, fetched).await;
+        fetched.unwrap_or_else(|_| {
+            Err(RuntimeError::Unreachable {
+                endpoint: format!("worker {}", worker.short()),
+                why: format!("it has not given the inputs of this leaf within {FETCHED_MAX:?}"),
+            })
+        })
     }
 }
 

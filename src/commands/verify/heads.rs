@@ -56,6 +56,10 @@ pub fn run(paths: &[PathBuf], bundle: &Bundle) -> anyhow::Result<Option<HeadsRep
                 }
                 HeadMatch::OtherCoordinator => report.elsewhere += 1,
                 HeadMatch::OtherJob => {}
+                HeadMatch::NoHead => bail!(
+                    "{}: it holds no entry that this coordinator has signed",
+                    file.display()
+                ),
             }
         }
     }

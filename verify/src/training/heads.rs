@@ -3,7 +3,7 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use concord_proto::ledger::{Finding, LedgerEntry, LedgerEvent, Verdict, entry_digest};
-use concord_proto::{JobId, Leaf, Signed};
+use concord_proto::{Conviction, JobId, Leaf, Signed};
 
 use super::bundle::Bundle;
 use super::shape::leaf_words;
@@ -30,6 +30,8 @@ pub enum HeadMatch {
     OtherJob,
     /// It is of the same job at another coordinator, which does it by itself.
     OtherCoordinator,
+    /// It is no entry, or the coordinator has not signed it: it shows nothing.
+    NoHead,
 }
 
 /// Holds what was kept to a proof whose ledger was checked.
@@ -44,9 +46,8 @@ pub fn compare(bundle: &Bundle, kept: &KeptHead) -> Result<HeadMatch, String> {
     if !bundle.ledger.first().is_some_and(is_of_ledger) {
         return Ok(HeadMatch::OtherCoordinator);
     }
-    let entry: LedgerEntry = match kept.head.open() {
-        Ok(entry) => entry,
-        Err(why) => return Err(format!("the head that was kept is none: {why}")),
+    let Ok(entry) = kept.head.open::<LedgerEntry>() else {
+        return Ok(HeadMatch::NoHead);
     };
     let place = usize::try_from(entry.number).ok();
     let number = entry.number;
@@ -67,19 +68,31 @@ pub fn compare(bundle: &Bundle, kept: &KeptHead) -> Result<HeadMatch, String> {
 }
 
 /// What a ledger lacks that does not have this finding, although it is about a leaf of the chain.
+/// A finding counts that a checker of this ledger has signed, and that no conviction holds.
 fn lacks(bundle: &Bundle, finding: &Signed) -> Option<String> {
     let verdict: Verdict = finding.open().ok()?;
     let is_finding = matches!(verdict.finding, Finding::Differs { .. });
     let leaf = leaf_of(bundle, &verdict).filter(|_| is_finding)?;
-    let has = |entry: &Signed| match entry.open::<LedgerEntry>() {
-        Ok(LedgerEntry {
-            event: LedgerEvent::Judged { verdict },
-            ..
-        }) => verdict == *finding,
-        Ok(_) | Err(_) => false,
-    };
-    let is_there = bundle.ledger.iter().any(has);
-    (!is_there).then(|| {
+    let (mut is_checker, mut is_there) = (false, false);
+    for entry in &bundle.ledger {
+        let Ok(entry) = entry.open::<LedgerEntry>() else {
+            continue;
+        };
+        match entry.event {
+            LedgerEvent::Enrolled {
+                worker, checker, ..
+            } => is_checker |= checker && worker == finding.signer,
+            LedgerEvent::Judged { verdict } => is_there |= verdict == *finding,
+            LedgerEvent::Convicted { conviction, .. } => {
+                is_there |= matches!(
+                    &*conviction,
+                    Conviction::FalseVerdict { verdict, .. } if verdict == finding
+                );
+            }
+            _ => {}
+        }
+    }
+    (is_checker && !is_there).then(|| {
         format!(
             "the ledger lacks what {} found: {} by {} in step {} of the chain is not what its \
              inputs give",

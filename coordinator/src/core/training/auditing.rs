@@ -3,9 +3,10 @@
 use concord_proto::session::{AuditedStep, ToWorker};
 use concord_proto::{Signed, WorkerId, auditor};
 
-use super::auditors::{Missing, PendingAttempt};
+use super::auditors::Missing;
 use super::audits::{AuditedLeaves, Subject};
 use super::planned_step::PlannedStep;
+use super::secret_draw::PendingAttempt;
 use super::{EventContext, TrainingJob};
 
 /// The first step does not wait longer for checkers where the job does not say how many it wants.

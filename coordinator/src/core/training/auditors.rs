@@ -14,9 +14,10 @@ use concord_proto::session::{EnrolOrder, Role, ToWorker};
 use concord_proto::{Digest, JobId, Signed, WorkerId};
 use concord_verify::training::bundle::StepClaims;
 
-use super::audits::{AuditedLeaves, LeafAudits, SignedStep, halves};
+use super::audits::{AuditedLeaves, LeafAudits, halves};
 use super::journal::Journal;
 use super::planned_step::PlannedStep;
+use super::secret_draw::{PendingAttempt, SecretDraw};
 use super::{EventContext, PersistedAuditor, SessionId, Time, UnopenedAttempt};
 
 /// An auditor that does not open a secret for this long is not waited for: the attempt is unsettled
@@ -102,29 +103,6 @@ fn session_of(context: &EventContext, auditor: &WorkerId) -> Option<SessionId> {
     let member = context.members.get(auditor);
     let member = member.filter(|member| member.role != Role::Worker)?;
     member.session
-}
-
-/// A committed attempt that auditors are to draw from.
-pub(super) struct PendingAttempt {
-    pub(super) at: PlannedStep,
-    pub(super) claims: Arc<StepClaims>,
-    /// What its workers have signed, for whoever lies about it.
-    pub(super) signed: Arc<SignedStep>,
-    /// What its workers are asked for.
-    pub(super) audited: AuditedLeaves,
-    committed: Signed,
-    entry: Digest,
-    awaited: BTreeSet<WorkerId>,
-    since: Time,
-}
-
-/// What one auditor draws from one attempt.
-pub(super) struct SecretDraw {
-    pub(super) auditor: WorkerId,
-    pub(super) attempt: u32,
-    pub(super) secret: Digest,
-    pub(super) entry: Digest,
-    pub(super) rate: u64,
 }
 
 impl Auditors {

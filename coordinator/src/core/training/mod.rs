@@ -31,6 +31,7 @@ mod planning;
 mod queue;
 mod roster;
 mod saves;
+mod secret_draw;
 mod waiting;
 
 use concord_proto::client::{JobState, JobSummary, RunOptions, Submission};

@@ -13,7 +13,7 @@ const AWAY_US: u64 = 5_000_000;
 /// So is one that has committed to no secrets this long after it was asked to.
 const COMMIT_US: u64 = 15_000_000;
 
-/// The most checkers that one job has, one after another.
+/// The most checkers that commit to secrets of one job, one after another.
 const CHOSEN_MAX: usize = 64;
 
 /// Who audits a job.
@@ -72,7 +72,10 @@ impl Roster {
         };
         let wanted = options.checkers.max(1) as usize;
         let mut present = self.chosen.iter().filter(|one| counts(*one)).count();
-        while present < wanted && self.chosen.len() < CHOSEN_MAX {
+        // Keys that never commit to anything keep no others out.
+        let committed = self.chosen.keys().filter(|id| serves(id) == Some(true));
+        let committed = committed.count();
+        while present < wanted && committed < CHOSEN_MAX {
             let others = context.members.checkers().map(|member| member.id);
             let is_paused = |id: &WorkerId| {
                 let member = context.members.get(id);

@@ -1,5 +1,5 @@
-//! Claims are checked as they come, and what the answers were is signed: all that are ready while the
-//! disk is busy, at once.
+//! Claims are checked as they come, and what the answers were is signed: all that are ready while
+//! the disk is busy, at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -12,8 +12,9 @@ use super::files::LEDGER;
 use super::history::{GivenVerdict, History};
 use crate::training::leaf_words;
 
-/// Verdicts by step, epoch, worker and leaf.
-type VerdictsByLeaf<'a> = BTreeMap<(u32, u32, WorkerId, Digest), &'a GivenVerdict>;
+/// Verdicts by step, epoch, worker and leaf; of a checker that the reader believes, for any epoch: a
+/// leaf of one digest is the same work under every plan.
+type VerdictsByLeaf<'a> = BTreeMap<(u32, Option<u32>, WorkerId, Digest), &'a GivenVerdict>;
 
 /// Checks that no finding against a leaf of the chain is open, and that no claim of a convicted
 /// worker counts.
@@ -34,14 +35,16 @@ pub(super) fn check(
     let by_leaf: VerdictsByLeaf = open
         .map(|given| {
             let of = &given.verdict;
-            ((of.step, of.epoch, of.worker, of.leaf), given)
+            let epoch = (!pinned.contains(&given.checker)).then_some(of.epoch);
+            ((of.step, epoch, of.worker, of.leaf), given)
         })
         .collect();
     for ((step, leaves), commit) in (0_u32..).zip(steps).zip(&history.commits) {
-        let epoch = history.plan(commit).epoch;
+        let epochs = [None, Some(history.plan(commit).epoch)];
         for (worker, leaves) in leaves {
             for leaf in leaves.iter().filter(|_| !by_leaf.is_empty()) {
-                if let Some(open) = by_leaf.get(&(step, epoch, *worker, leaf.digest())) {
+                let of = |epoch| by_leaf.get(&(step, epoch, *worker, leaf.digest()));
+                if let Some(open) = epochs.into_iter().find_map(of) {
                     return Err(dispute(open, leaf));
                 }
             }

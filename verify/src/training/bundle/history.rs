@@ -49,6 +49,8 @@ pub(super) struct History {
     pub(super) plans: Vec<Plan>,
     /// All of them, by number.
     pub(super) attempts: Vec<AttemptId>,
+    /// The step and the epoch that each of them is of.
+    places: Vec<(u32, u32)>,
     /// One for each step.
     pub(super) commits: Vec<Commit>,
     pub(super) verdicts: Vec<GivenVerdict>,
@@ -98,6 +100,7 @@ impl History {
                 job,
                 plans: Vec::new(),
                 attempts: Vec::new(),
+                places: Vec::new(),
                 commits: Vec::new(),
                 verdicts: Vec::new(),
                 enrolled: BTreeSet::new(),
@@ -229,6 +232,7 @@ impl Reader<'_> {
                     entry: digest,
                 };
                 self.history.attempts.push(attempt);
+                self.history.places.push((*step, *epoch));
                 self.started(attempt, *step, *epoch)
             }
             LedgerEvent::Auditing { enrolment } => self.auditing(enrolment),
@@ -362,6 +366,12 @@ impl Reader<'_> {
         require(
             verdict.worker != checker,
             "the verdict is on the checker's own work",
+        )?;
+        // An auditor computes a leaf with what the spec gives for the step that its order names.
+        let place = self.history.places.get(verdict.attempt as usize);
+        require(
+            place == Some(&(verdict.step, verdict.epoch)),
+            "the verdict names another step than its attempt is of",
         )?;
         self.history.verdicts.push(GivenVerdict {
             entry,

@@ -1,11 +1,10 @@
 //! The proof of a job, in files, and its verification by anyone who has them.
 //!
-//! A bundle has seven files: what was to be done (`job.spec`, `data.manifest`, `state.initial`), what
-//! came out (`chain.records`), who did it (`claims.steps`; of what
-//! is void, `claims.void`) and how it was checked
-//! (`ledger.entries`). The entries of the ledger are signed by the coordinator and name, directly
-//! or by digests of what they name, every byte of the other files: so [`verify`] can tell which
-//! file does not hold, and needs no coordinator, no model and no arithmetic.
+//! A bundle has seven files: what was to be done (`job.spec`, `data.manifest`, `state.initial`),
+//! what came out (`chain.records`), who did it (`claims.steps`; of what is void, `claims.void`) and
+//! how it was checked (`ledger.entries`). The entries of the ledger are signed by the coordinator
+//! and name, directly or by digests of what they name, every byte of the other files: so [`verify`]
+//! can tell which file does not hold, and needs no coordinator, no model and no arithmetic.
 //!
 //! ```
 //! use concord_verify::training::bundle::Bundle;
@@ -122,6 +121,6 @@ pub fn verify_by(bundle: &Bundle, pinned: &BTreeSet<WorkerId>) -> Result<Report,
     let shown = convictions::check(bundle, &history)?;
     audits::check(&history, &shown, &steps, pinned)?;
     let voided = voided::check(bundle, &history)?;
-    let auditors = settled::report(&bundle.spec, &history, (&steps, &voided), &shown);
+    let auditors = settled::report(&bundle.spec, &history, (&steps, &voided));
     Ok(report::of(bundle, &history, &steps, (&shown, auditors)))
 }

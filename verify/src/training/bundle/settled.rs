@@ -7,7 +7,6 @@ use concord_proto::{Digest, JobSpec, Leaf, WorkerId, auditor};
 
 use super::auditors::{KnownAuditor, OpenSecret, VoidAttempt};
 use super::chain::StepLeaves;
-use super::convictions::ShownConvictions;
 use super::history::{GivenVerdict, History};
 use super::voided::VoidLeaves;
 
@@ -61,7 +60,6 @@ pub(super) fn report(
     spec: &JobSpec,
     history: &History,
     leaves: (&[StepLeaves], &VoidLeaves),
-    shown: &ShownConvictions,
 ) -> Vec<AuditorReport> {
     let sound = history
         .auditors
@@ -79,7 +77,7 @@ pub(super) fn report(
             unsettled: 0,
             deciding_unseen: 0,
         };
-        count(&mut report, known, (spec, history, leaves), shown);
+        count(&mut report, known, (spec, history, leaves));
         report
     };
     sound.map(of).collect()
@@ -89,7 +87,6 @@ fn count(
     report: &mut AuditorReport,
     known: &KnownAuditor,
     (spec, history, (steps, void_leaves)): (&JobSpec, &History, (&[StepLeaves], &VoidLeaves)),
-    shown: &ShownConvictions,
 ) {
     let mut secrets: BTreeMap<u32, (OpenSecret, u64)> = BTreeMap::new();
     for held in &known.enrolments {
@@ -98,7 +95,6 @@ fn count(
         secrets.extend(opened.map(|(attempt, secret)| (attempt, (secret, rate))));
     }
     let agreed = agreed_by(history, &report.auditor);
-    let found = found_by(history, &report.auditor, shown);
     let hides = |void: &&VoidAttempt| {
         let Some((secret, rate)) = secrets.get(&void.attempt) else {
             return false;
@@ -107,13 +103,16 @@ fn count(
         // nothing was left out before. Attempts 7 and 8 were committed, 7 is void, and the secret
         // of 8 opens that of 7: if 8 had started before 7 was void, whoever voided it may have
         // known what 7 would draw.
-        if secret.by >= void.started || found.contains(&void.attempt) {
+        if secret.by >= void.started {
             return false;
         }
         let entry = history.auditors.committed.get(&void.attempt);
         let Some((entry, leaves)) = entry.zip(void_leaves.get(&void.attempt)) else {
             return true;
         };
+        // One that was hit counts, also where its worker was convicted: else a coordinator that has
+        // workers of its own would do each step again, with a lie and another key, until no lie of
+        // it is drawn.
         let of = (void.attempt, false);
         let (drawn, right) = settled((secret.secret, *rate), entry, of, leaves, &agreed);
         drawn != right
@@ -172,18 +171,4 @@ fn agreed_by(history: &History, auditor: &WorkerId) -> Agreed {
         (verdict.attempt, verdict.worker, verdict.index, verdict.leaf)
     };
     agreeing.map(place).collect()
-}
-
-/// Attempts of which an auditor has found a leaf wrong whose worker was convicted: that hit is not
-/// hidden, whatever became of the attempt.
-fn found_by(history: &History, auditor: &WorkerId, shown: &ShownConvictions) -> BTreeSet<u32> {
-    let given = history.verdicts.iter();
-    let hits = given.filter(|given| {
-        let verdict = &given.verdict;
-        let from = shown.wrong_from.get(&verdict.worker);
-        given.checker == *auditor
-            && matches!(verdict.finding, Finding::Differs { .. })
-            && from.is_some_and(|from| *from <= verdict.step)
-    });
-    hits.map(|given| given.verdict.attempt).collect()
 }

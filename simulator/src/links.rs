@@ -7,6 +7,14 @@ use concord_proto::session::ToCoordinator;
 
 use super::worker::Frame;
 
+/// A process that is slow to hear and to be heard.
+#[derive(Clone, Copy, Debug)]
+pub struct Lag {
+    pub from: u64,
+    pub until: u64,
+    pub extra: u64,
+}
+
 #[derive(Default)]
 pub struct Links {
     /// Who does not reach whom.

@@ -25,27 +25,14 @@ impl World {
                     self.library.states.insert(address, state);
                 }
             }
-            CoreEffect::Persist(changes) => {
-                if let Some(transactions) = &mut self.transactions {
-                    transactions.push(changes.clone());
-                }
-                let store = &mut self.blobs;
-                self.swept.follow(&self.new, &changes, store);
-                for change in changes {
-                    let entry = match &change {
-                        Change::Ledger { entry, .. } => Some(entry.clone()),
-                        _ => None,
-                    };
-                    self.memory.persist(change);
-                    entry.iter().for_each(|entry| self.check_entry(entry));
-                }
-            }
+            CoreEffect::Persist(changes) => self.persist(changes),
             CoreEffect::Send { session, message } => {
                 if let ToWorker::Assign(assignment) = &message {
                     let state = &self.library.states[&assignment.state];
                     let is_there = |blob: &Digest| self.blobs.contains(blob);
                     assert!(blobs_of(state).iter().all(is_there), "its state is gone");
                 }
+                self.watch_told(&message);
                 if let Some(id) = self.of_session(session) {
                     self.deliver(session, false, Item::ToProcess(id, session, message));
                 }
@@ -78,6 +65,25 @@ impl World {
                 let missing = missing.collect();
                 self.soon(Item::Checked(check, missing));
             }
+        }
+    }
+
+    fn persist(&mut self, changes: Vec<Change>) {
+        if let Some(transactions) = &mut self.transactions {
+            transactions.push(changes.clone());
+        }
+        self.swept.follow(&self.new, &changes, &mut self.blobs);
+        for change in changes {
+            let entry = match &change {
+                Change::Ledger { entry, .. } => Some(entry.clone()),
+                _ => None,
+            };
+            if let Change::Step { claims, .. } = &change {
+                self.watch_step(claims);
+            }
+            self.memory.persist(change);
+            entry.iter().for_each(|entry| self.watch_entry(entry));
+            entry.iter().for_each(|entry| self.check_entry(entry));
         }
     }
 }

@@ -4,6 +4,8 @@
 mod audits;
 mod cast;
 mod effects;
+mod run;
+mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,26 +17,25 @@ use concord_proto::ledger::{Finding, Verdict};
 use concord_proto::manifest::StateManifest;
 use concord_proto::session::{AuditOrder, DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
 use concord_proto::{
-    ARITHMETIC_VERSION, Digest, JobSpec, Keypair, PROTOCOL_VERSION, Port, Signed, WorkerId,
-    canonical,
+    ARITHMETIC_VERSION, Claim, Digest, JobSpec, Keypair, Leaf, PROTOCOL_VERSION, Port, Signed,
+    WorkerId, canonical,
 };
 
 use super::arithmetic as fake;
 use super::auditor::{Auditor, Manner};
-use super::claims::{self, rerun};
+use super::claims::{self, rerun, trace};
+pub use super::clock::{MS, SECOND};
 use super::job::asked;
 use super::lies::Lie;
-use super::links::Links;
+use super::links::{Lag, Links};
 use super::memory::Memory;
 use super::mutation::{Mutant, Sent};
 use super::rng::Rng;
 use super::room;
 use super::stage::Openings;
 use super::swept::{Swept, blobs_of};
+use super::watch::Watch;
 use super::worker::{Act, Frame, Library, Worker};
-
-pub const MS: u64 = 1_000;
-pub const SECOND: u64 = 1_000_000;
 
 /// How a checker works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +134,10 @@ pub struct World {
     pub links: Links,
     /// Processes that alter what they say.
     pub mutants: BTreeMap<WorkerId, Mutant>,
+    /// Processes whose messages take so much longer, either way, up to a time.
+    pub lags: BTreeMap<WorkerId, Lag>,
+    /// What looks on and checks.
+    pub watch: Option<Box<Watch>>,
     /// All that was persisted, if a test wants it.
     pub transactions: Option<Vec<Vec<Change>>>,
 }
@@ -179,6 +184,8 @@ impl World {
             rooms: BTreeMap::new(),
             links: Links::default(),
             mutants: BTreeMap::new(),
+            lags: BTreeMap::new(),
+            watch: None,
             transactions: None,
             new,
         };
@@ -223,7 +230,7 @@ impl World {
 
     /// Delivers on a session, after all that was sent before.
     fn deliver(&mut self, session: SessionId, up: bool, item: Item) {
-        let earliest = self.now + 200 + self.rng.below(10 * MS);
+        let earliest = self.now + 200 + self.rng.below(10 * MS) + self.lag(session);
         let last = self.arrivals.entry((session, up)).or_default();
         *last = earliest.max(*last + 1);
         let time = *last;
@@ -264,25 +271,6 @@ impl World {
 
     pub fn is_connected(&self, id: &WorkerId) -> bool {
         self.processes.get(id).is_some_and(|p| p.session.is_some())
-    }
-
-    // The run.
-
-    /// Runs until the job is over, or for `limit` microseconds. Gives the final record.
-    pub fn run(&mut self, limit: u64) -> Option<Digest> {
-        while let Some(((time, _), item)) = self.queue.pop_first() {
-            self.now = time;
-            if self.now > limit {
-                return None;
-            }
-            self.happen(item);
-            match self.memory.events.last() {
-                Some(JobEvent::Completed { record, .. }) => return Some(*record),
-                Some(JobEvent::Failed(_) | JobEvent::Cancelled) => return None,
-                _ => {}
-            }
-        }
-        None
     }
 
     fn happen(&mut self, item: Item) {
@@ -351,6 +339,7 @@ impl World {
 
     /// Sends a message of a process to the core, if it is connected.
     fn up(&mut self, id: WorkerId, message: ToCoordinator) {
+        self.watch_said(id, &message);
         let Some(mutant) = self.mutants.get_mut(&id) else {
             return self.sent(id, Sent::Message(Box::new(message)));
         };

@@ -8,7 +8,7 @@ use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::tree::{self, Node};
 use concord_proto::{
     Claim, ClaimInput, Digest, FirstHalf, GradientPart, JobSpec, Keypair, Leaf, LeafPhase, Port,
-    PortKind, Signed, TensorNorm, TensorState, first_half_digest, leaf_root,
+    PortKind, Signed, TensorNorm, TensorState, WorkerId, first_half_digest, leaf_root,
 };
 use concord_verify::training::{loss_digest, norms_digest, parts};
 
@@ -345,4 +345,12 @@ pub fn inputs(leaf: &Leaf, openings: &Openings) -> Vec<Vec<Digest>> {
         }
     });
     opened.collect()
+}
+
+/// What stands for knowing how a leaf was computed.
+pub fn trace(checker: &WorkerId, computed: &[Port]) -> Digest {
+    let key = Digest(checker.0);
+    let digests = computed.iter().map(|port| port.digest);
+    let all: Vec<Digest> = [key].into_iter().chain(digests).collect();
+    fake::mix("trace", &all)
 }

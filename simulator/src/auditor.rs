@@ -37,6 +37,13 @@ pub struct Auditor {
     last: Option<Digest>,
 }
 
+/// The chain that an auditor makes when it commits for the `number`-th time, from 1. One who looks
+/// on knows it, too.
+pub fn chain_of(auditor: &PublicKey, number: u64, length: u32) -> SecretChain {
+    let last = Digest::of_value(Domain::SecretChain, &(*auditor, number));
+    SecretChain::new(last, length)
+}
+
 impl Auditor {
     pub fn new(key: Keypair, coordinator: PublicKey, manner: Manner) -> Self {
         Self {
@@ -47,6 +54,17 @@ impl Auditor {
             held: None,
             last: None,
         }
+    }
+
+    /// Counts its chains from there, so that they are others than those of other runs.
+    pub fn begin_chains_at(&mut self, number: u64) {
+        self.chains = number;
+    }
+
+    /// Whether it has committed to a secret for an attempt.
+    pub fn has_secret(&self, attempt: u32) -> bool {
+        let held = self.held.as_ref();
+        held.is_some_and(|held| held.enrolment.index(attempt).is_some())
     }
 
     /// Its process is started again: the secrets are gone. Its disk has the last reveal.
@@ -94,8 +112,7 @@ impl Auditor {
 
     fn enrol(&mut self, asked: &EnrolOrder) -> ToCoordinator {
         self.chains += 1;
-        let seed = (self.key.public(), self.chains);
-        let chain = SecretChain::new(Digest::of_value(Domain::SecretChain, &seed), asked.length);
+        let chain = chain_of(&self.key.public(), self.chains, asked.length);
         let enrolment = Enrolment {
             job: asked.job,
             coordinator: self.coordinator,
@@ -129,10 +146,10 @@ impl Auditor {
             return ToCoordinator::Revealed { reveal };
         }
         let index = held.enrolment.index(attempt);
-        let index = index.expect("a secret of the attempt");
-        let secret = match self.manner {
-            Manner::OtherSecrets => Digest::default(),
-            _ => held.chain.secret(index).expect("a secret"),
+        // A liar's enrolment may have been altered: then it is for other attempts.
+        let secret = match (self.manner, index) {
+            (Manner::OtherSecrets, _) | (_, None) => Digest::default(),
+            (_, Some(index)) => held.chain.secret(index).unwrap_or_default(),
         };
         let reveal = Reveal {
             job: held.enrolment.job,

@@ -6,6 +6,7 @@ use concord_proto::ledger::{LedgerEntry, LedgerEvent, entry_digest};
 use concord_verify::training::{ConvictionRules, check_conviction};
 
 use super::*;
+use crate::reading::read;
 
 impl World {
     /// What a worker opens of the step of a leaf.
@@ -19,7 +20,7 @@ impl World {
 
     /// Demands that a conviction shows its offence to others, and that its culprit has lied.
     pub(super) fn check_entry(&self, entry: &Signed) {
-        let entry: LedgerEntry = entry.open().expect("an entry");
+        let entry: LedgerEntry = read(entry);
         let LedgerEvent::Convicted {
             culprit,
             offence,
@@ -56,7 +57,7 @@ impl World {
     /// The attempts that the ledger has.
     fn attempts(&self) -> Vec<AttemptId> {
         let started = |signed: &Signed| {
-            let entry: LedgerEntry = signed.open().expect("an entry");
+            let entry: LedgerEntry = read(signed);
             match entry.event {
                 LedgerEvent::Started { attempt, .. } => Some(AttemptId {
                     number: attempt,
@@ -159,12 +160,4 @@ impl World {
         };
         self.soon(Item::Act(auditor, Act::Say(verdict)));
     }
-}
-
-/// What stands for knowing how a leaf was computed.
-fn trace(checker: &WorkerId, computed: &[Port]) -> Digest {
-    let key = Digest(checker.0);
-    let digests = computed.iter().map(|port| port.digest);
-    let all: Vec<Digest> = [key].into_iter().chain(digests).collect();
-    fake::mix("trace", &all)
 }

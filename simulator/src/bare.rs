@@ -27,8 +27,8 @@ pub struct Bare {
     answers: Vec<ClientResponse>,
 }
 
-impl Bare {
-    pub fn new() -> Self {
+impl Default for Bare {
+    fn default() -> Self {
         Self {
             core: Core::restore(Config::default(), key(255), [9; 32], Persisted::default()),
             now: 0,
@@ -41,6 +41,13 @@ impl Bare {
             events: Vec::new(),
             answers: Vec::new(),
         }
+    }
+}
+
+impl Bare {
+    /// One that nobody has joined yet.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     pub fn apply(&mut self, event: CoreEvent) {

@@ -152,7 +152,7 @@ impl Mutant {
             }
             _ => {
                 self.note("another tensor");
-                frame.port.digest = Digest::of(Domain::Blob, &self.rng.next().to_le_bytes());
+                frame.port.digest = Digest::of(Domain::Blob, &self.rng.number().to_le_bytes());
                 let Frame {
                     job,
                     attempt,
@@ -311,7 +311,7 @@ impl Mutant {
             3 => F32Bits::from(0.0),
             4 => F32Bits::from(-1.0),
             5 => F32Bits(0x8000_0000),
-            _ => F32Bits(self.rng.next() as u32),
+            _ => F32Bits(self.rng.number() as u32),
         }
     }
 }

@@ -17,23 +17,9 @@ use concord_verify::training::{StepValues, check_own_values, held_tensors, norms
 
 use super::arithmetic::{self as fake, Inputs, PerTensor};
 use super::claims;
+pub use super::frame::Frame;
 use super::lies::{Kind, Lie};
 use super::stage::{FirstReport, Openings, Stage, Work};
-
-/// What is behind a digest that goes from worker to worker.
-#[derive(Clone, Debug)]
-pub struct Frame {
-    pub to: WorkerId,
-    pub job: JobId,
-    pub attempt: AttemptId,
-    pub epoch: u32,
-    pub step: u32,
-    pub microbatch: u32,
-    pub port: Port,
-    pub origin: Origin,
-    /// The digests of a sum.
-    pub sum: PerTensor,
-}
 
 /// What a worker does next.
 #[derive(Debug)]
