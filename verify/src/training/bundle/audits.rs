@@ -12,8 +12,8 @@ use super::files::LEDGER;
 use super::history::{GivenVerdict, History};
 use crate::training::leaf_words;
 
-/// Verdicts by step, epoch, worker and leaf; of a checker that the reader believes, for any epoch: a
-/// leaf of one digest is the same work under every plan.
+/// Verdicts by step, epoch, worker and leaf; of a checker that the reader believes, for any epoch:
+/// a leaf of one digest is the same work under every plan.
 type VerdictsByLeaf<'a> = BTreeMap<(u32, Option<u32>, WorkerId, Digest), &'a GivenVerdict>;
 
 /// Checks that no finding against a leaf of the chain is open, and that no claim of a convicted
