@@ -216,6 +216,8 @@ mod tests {
         let heads = Heads::new(dir.path());
         // Another entry of the same number, in a later process; and one that it has not signed.
         heads.saw(key.public(), JOB, &entry(&key, 5, 1));
+        // Nor does a newer one of that history take its place.
+        heads.saw(key.public(), JOB, &entry(&key, 6, 1));
         heads.saw(key.public(), JOB, &entry(&other, 9, 1));
         drop(heads);
         assert_eq!(on_disk(dir.path(), &key).head, entry(&key, 5, 0));
