@@ -10,7 +10,7 @@ use concord_verify::training::bundle::{self, AuditorReport};
 use sim::auditor::Manner;
 use sim::job::{ALWAYS, job};
 use sim::lies::{Kind, Lie};
-use sim::world::{SECOND, World, key};
+use sim::world::{Checker, SECOND, World, key};
 
 const STEPS: u32 = 12;
 const LIMIT: u64 = 900 * SECOND;
@@ -290,4 +290,52 @@ fn an_auditor_that_is_started_again_goes_on_with_new_secrets() {
         again += u32::from(world.memory.ledger.iter().filter(enrolled).count() > 1);
     }
     assert!(again > 4, "only {again} of 12 have committed anew");
+}
+
+/// A job that audits all, by so many checkers of the pool.
+fn pool_with_checkers(seed: u64, checkers: u32) -> World {
+    let mut world = pool(seed, (2, 1), None);
+    let options = &mut world.new.submission.options;
+    (options.checkers, options.audit_rate) = (checkers, ALWAYS);
+    world
+}
+
+/// Keys cost nothing: those of the pool that never commit to secrets are tried one after another,
+/// and keep nobody out.
+#[test]
+fn keys_that_commit_to_nothing_do_not_stop_a_job() {
+    let expected = alone();
+    let mut world = pool_with_checkers(5, 8);
+    for number in 110..190 {
+        world.join_failing_checker(number, 0, Manner::Absent);
+    }
+    for number in 201..209 {
+        world.join_checker(number, 300 * SECOND, Checker::Honest);
+    }
+    world.replay_submission();
+    let (record, auditors) = finish(&mut world, "absent checkers");
+    assert_eq!(record, expected);
+    assert_eq!(auditors.len(), 8, "{auditors:?}");
+    assert!(
+        auditors.iter().all(|own| own.unsettled == 0),
+        "{auditors:?}"
+    );
+}
+
+/// A checker that opens nothing, or answers nothing about what it draws, is replaced.
+#[test]
+fn a_checker_that_says_nothing_is_replaced() {
+    let expected = alone();
+    for manner in [Manner::Silent, Manner::Mute] {
+        let mut world = pool_with_checkers(6, 1);
+        let silent = world.join_failing_checker(201, 0, manner);
+        let honest = world.join_checker(202, 2 * SECOND, Checker::Honest);
+        world.replay_submission();
+        let (record, auditors) = finish(&mut world, &format!("{manner:?}"));
+        assert_eq!(record, expected);
+        let of = |id: WorkerId| auditors.iter().find(|own| own.auditor == id);
+        let (silent, honest) = (of(silent).unwrap(), of(honest).unwrap());
+        assert_eq!(silent.agreed, 0, "{manner:?}: {auditors:?}");
+        assert!(honest.agreed > 0, "{manner:?}: {auditors:?}");
+    }
 }

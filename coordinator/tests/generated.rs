@@ -13,7 +13,7 @@ use concord_proto::client::JobEvent;
 use concord_proto::{Digest, WorkerId};
 use concord_verify::training::bundle;
 use sim::job::{ALWAYS, job};
-use sim::mutation::{Mutant, Target};
+use sim::mutation::{Mutant, TARGETS, Target};
 use sim::rng::Rng;
 use sim::world::{Checker, SECOND, World, key};
 
@@ -24,15 +24,6 @@ const LIMIT: u64 = 1_800 * SECOND;
 const SEEDS: std::ops::Range<u64> = 0..400;
 
 const PLANS: [(u32, u32); 4] = [(1, 1), (2, 1), (1, 2), (2, 2)];
-
-const TARGETS: [Target; 6] = [
-    Target::Computed,
-    Target::Computed,
-    Target::Updated,
-    Target::Verdict,
-    Target::Frame,
-    Target::Rest,
-];
 
 const SPARES: [u8; 2] = [101, 102];
 const CHECKERS: [u8; 3] = [201, 202, 203];

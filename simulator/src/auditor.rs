@@ -9,6 +9,8 @@ use concord_proto::{Digest, Domain, Keypair, PublicKey, Signed};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
     Honest,
+    /// Commits to nothing.
+    Absent,
     /// Commits to secrets and opens none.
     Silent,
     /// Opens other secrets than it has committed to.
@@ -80,7 +82,7 @@ impl Auditor {
 
     pub fn told(&mut self, message: &ToWorker) -> Vec<ToCoordinator> {
         match message {
-            ToWorker::Enrol(asked) => {
+            ToWorker::Enrol(asked) if self.manner != Manner::Absent => {
                 let lost = self.lost(asked.last);
                 let held = self.held.as_ref().map(|held| held.signed.clone());
                 let held = held.filter(|held| asked.known == Some(enrolment_digest(held)));

@@ -30,6 +30,16 @@ pub struct Mutant {
     pub deeds: Vec<String>,
 }
 
+/// What dice choose from: the first halves of claims twice as often as the rest.
+pub const TARGETS: [Target; 6] = [
+    Target::Computed,
+    Target::Computed,
+    Target::Updated,
+    Target::Verdict,
+    Target::Frame,
+    Target::Rest,
+];
+
 /// What is altered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {

@@ -13,7 +13,7 @@ use super::auditor::Manner;
 use super::clock::SECOND;
 use super::job::{ALWAYS, evaluated, job};
 use super::lies::{Kind, Lie};
-use super::mutation::{Mutant, Target};
+use super::mutation::{Mutant, TARGETS, Target};
 use super::rng::Rng;
 use super::world::{Checker, World, key};
 
@@ -63,14 +63,6 @@ const PLANS: [(u32, u32); 6] = [(1, 1), (2, 1), (1, 2), (2, 2), (3, 1), (4, 1)];
 const RATES: [u64; 5] = [ALWAYS, ALWAYS, ALWAYS / 2, ALWAYS / 4, ALWAYS / 50];
 /// How much of what checkers of the pool say is re-run.
 const RECHECK_RATES: [u64; 4] = [0, 1, ALWAYS / 20, ALWAYS];
-const TARGETS: [Target; 6] = [
-    Target::Computed,
-    Target::Computed,
-    Target::Updated,
-    Target::Verdict,
-    Target::Frame,
-    Target::Rest,
-];
 /// False work that no rule shows, or that a rule shows at once.
 const FALSE_WORK: [Kind; 8] = [
     Kind::WrongForward,

@@ -114,8 +114,12 @@ impl World {
         let truth = openings.map(|openings| rerun(&order.leaf, &openings));
         let (how, signer) = match &self.processes[&auditor].body {
             Body::Worker(worker) => (Checker::Honest, worker.key.clone()),
+            Body::Checker(_, auditor) | Body::Auditor(auditor)
+                if auditor.manner == Manner::Mute =>
+            {
+                return;
+            }
             Body::Checker(how, auditor) => (*how, auditor.key.clone()),
-            Body::Auditor(auditor) if auditor.manner == Manner::Mute => return,
             Body::Auditor(auditor) => (Checker::Honest, auditor.key.clone()),
         };
         let garbage = |port: &Port| Port {

@@ -28,6 +28,13 @@ impl World {
         self.join(number, at, Body::Checker(checker, Box::new(auditor)), 1)
     }
 
+    /// A checker of the pool that fails to do its part.
+    pub fn join_failing_checker(&mut self, number: u8, at: u64, manner: Manner) -> WorkerId {
+        let auditor = Auditor::new(key(number), key(255).public(), manner);
+        let body = Body::Checker(Checker::Honest, Box::new(auditor));
+        self.join(number, at, body, 1)
+    }
+
     /// An auditor, which the job names with this rate.
     pub fn join_auditor(&mut self, number: u8, at: u64, manner: Manner, rate: u64) -> WorkerId {
         let own = key(number);
